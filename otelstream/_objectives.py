@@ -129,5 +129,7 @@ class Objectives:
 
     def thresholds(self, kind: ObjectiveKind) -> tuple[float, ...]:
         """The thresholds of one kind, in seconds, as bounds of histograms (whole ones as int)."""
-        found: Iterable[float] = (item.threshold for item in self.items if item.kind == kind and item.threshold)
+        found: Iterable[float] = (
+            item.threshold for item in self.items if item.kind == kind and item.threshold
+        )
         return tuple(sorted({int(value) if value == int(value) else value for value in found}))

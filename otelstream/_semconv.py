@@ -246,7 +246,14 @@ EVENTS: Final[tuple[Event, ...]] = (
     Event(
         EVENT_TOOL_FINISHED,
         "a tool returned or raised",
-        (TOOL_NAME, TOOL_CALL_ID, TOOL_CALL_SINCE_READY, TOOL_CALL_SINCE_END, TOOL_CALL_EFFECT, TOOL_CALL_STATE),
+        (
+            TOOL_NAME,
+            TOOL_CALL_ID,
+            TOOL_CALL_SINCE_READY,
+            TOOL_CALL_SINCE_END,
+            TOOL_CALL_EFFECT,
+            TOOL_CALL_STATE,
+        ),
     ),
     Event(
         EVENT_REPETITION,
@@ -339,7 +346,9 @@ class Metric:
     labels: tuple[str, ...] = ()
     bounds: tuple[float, ...] = ()
     common: bool = True
-    threshold_kind: Literal["first_token", "completion"] | None = None  # objectives whose thresholds join the bounds
+    threshold_kind: Literal["first_token", "completion"] | None = (
+        None  # objectives whose thresholds join the bounds
+    )
     semconv: bool = field(default=False)  # a convention's metric, emitted as setting `semconv` says
 
     @property
@@ -354,7 +363,9 @@ class Metric:
     @property
     def prometheus(self) -> str:
         """The series' base name in Prometheus (without `_bucket`, `_sum`, `_count`)."""
-        return prometheus_name(self.name, self.unit, counter="counter" in self.kind and "up_down" not in self.kind)
+        return prometheus_name(
+            self.name, self.unit, counter="counter" in self.kind and "up_down" not in self.kind
+        )
 
 
 def _h(name: str, unit: str, says: str, *labels: str, bounds: tuple[float, ...], **more: object) -> Metric:
@@ -451,9 +462,7 @@ STREAM_GAP_SUM: Final = Metric(
 STREAM_GAP_MAX: Final = _h(
     "otelstream.stream.chunk_gap.max", "s", "The longest gap of a stream", bounds=GAP_BOUNDS
 )
-STREAM_REPETITION_COUNT: Final = _c(
-    "otelstream.stream.repetitions", "{loop}", "Repetition loops", BLOCK_KIND
-)
+STREAM_REPETITION_COUNT: Final = _c("otelstream.stream.repetitions", "{loop}", "Repetition loops", BLOCK_KIND)
 STREAM_REPETITION_WASTED: Final = _h(
     "otelstream.stream.repetition.wasted",
     "{char}",
@@ -516,7 +525,10 @@ CANCELLATION_PROGRESS: Final = _h(
     bounds=LEAD_BOUNDS,
 )
 CANCELLATION_DELIVERED_AFTER: Final = _h(
-    "otelstream.cancellation.delivered_after", "{char}", "Characters delivered after the ask", bounds=CHAR_BOUNDS
+    "otelstream.cancellation.delivered_after",
+    "{char}",
+    "Characters delivered after the ask",
+    bounds=CHAR_BOUNDS,
 )
 CANCELLATION_SIDE_EFFECTS: Final = _c(
     "otelstream.cancellation.side_effects",
@@ -590,7 +602,9 @@ CLIENT_TOKENS: Final = _h(
     semconv=True,
 )
 
-METRICS: Final[tuple[Metric, ...]] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
+METRICS: Final[tuple[Metric, ...]] = tuple(
+    value for value in list(globals().values()) if isinstance(value, Metric)
+)
 
 # --- labels -----------------------------------------------------------------------------------------------
 
