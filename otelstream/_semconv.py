@@ -566,7 +566,7 @@ HOP_DURATION: Final = _h(
 INFO: Final = Metric(
     "otelstream.info",
     "gauge",
-    "1",
+    "{info}",  # the unit `1` would give three names: Python's exporter drops it, the others append `_ratio`
     "Versions and the hash of the loaded objectives",
     (VERSION, SDK_NAME, SDK_VERSION, OBJECTIVES_HASH),
     common=False,
@@ -660,7 +660,7 @@ LABELS: Final[tuple[Label, ...]] = (
 
 # --- Prometheus -------------------------------------------------------------------------------------------
 
-_UNIT_SUFFIX: Final = {"s": "seconds", "{token}/s": "per_second", "1": "ratio"}
+_UNIT_SUFFIX: Final = {"s": "seconds", "{token}/s": "per_second"}
 
 
 def prometheus_name(name: str, unit: str, *, counter: bool) -> str:
@@ -669,9 +669,7 @@ def prometheus_name(name: str, unit: str, *, counter: bool) -> str:
     Dots become underscores, a real unit becomes a suffix, annotations in braces vanish, counters get `_total`.
     """
     series = name.replace(".", "_")
-    suffix = "" if unit.startswith("{") and "/" not in unit else _UNIT_SUFFIX.get(unit, "")
-    if unit == "1" and counter:
-        suffix = ""
+    suffix = _UNIT_SUFFIX.get(unit, "")
     if suffix and not series.endswith("_" + suffix):
         series += "_" + suffix
     return series + "_total" if counter else series
