@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an exporter received of one span, in a form that crosses processes as one line of JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from otelstream import _semconv as names
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import ReadableSpan
+
+Scalar: TypeAlias = "str | bool | int | float"
+Value: TypeAlias = "Scalar | tuple[Scalar, ...]"
+Attributes: TypeAlias = Mapping[str, Value]
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """One span event: its name, when it happened in seconds since the request, its attributes."""
+
+    name: str
+    elapsed: float
+    attributes: Attributes
+
+
+@dataclass(frozen=True, slots=True)
+class SpanRecord:
+    """One span as received: nothing here is derived from anything but the span."""
+
+    name: str
+    scope: str
+    trace_id: str
+    span_id: str
+    started: float  # Unix seconds
+    ended: float | None  # None while the span still records
+    status: str  # UNSET, OK or ERROR
+    attributes: Attributes
+    events: tuple[Moment, ...]
+    process: int
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether the span carries a terminal record of a stream."""
+        return names.OUTCOME in self.attributes
+
+    def to_json(self) -> str:
+        """Return one line, without its line feed."""
+        return json.dumps(
+            {
+                "name": self.name,
+                "scope": self.scope,
+                "trace_id": self.trace_id,
+                "span_id": self.span_id,
+                "started": self.started,
+                "ended": self.ended,
+                "status": self.status,
+                "attributes": dict(self.attributes),
+                "events": [[event.name, event.elapsed, dict(event.attributes)] for event in self.events],
+                "process": self.process,
+            },
+            separators=(",", ":"),
+        )
+
+    @classmethod
+    def from_json(cls, line: str | bytes) -> SpanRecord:
+        """Read what `to_json` wrote."""
+        data = json.loads(line)
+        data["attributes"] = _frozen(data["attributes"])
+        data["events"] = tuple(
+            Moment(name, at, _frozen(attributes)) for name, at, attributes in data["events"]
+        )
+        return cls(**data)
+
+    @classmethod
+    def from_span(cls, span: ReadableSpan) -> SpanRecord:
+        """Copy what a finished span, or one that still records, carries now."""
+        start = span.start_time or 0
+        context = span.get_span_context()
+        events = []
+        for event in tuple(span.events):
+            attributes = _frozen(event.attributes or {})
+            elapsed = attributes.get(names.ELAPSED)
+            if not isinstance(elapsed, (int, float)):
+                elapsed = (event.timestamp - start) / 1e9
+            events.append(Moment(event.name, float(elapsed), attributes))
+        scope = span.instrumentation_scope
+        return cls(
+            name=span.name,
+            scope=scope.name if scope else "",
+            trace_id=f"{context.trace_id:032x}" if context else "",
+            span_id=f"{context.span_id:016x}" if context else "",
+            started=start / 1e9,
+            ended=span.end_time / 1e9 if span.end_time else None,
+            status=span.status.status_code.name,
+            attributes=_frozen(span.attributes or {}),
+            events=tuple(events),
+            process=os.getpid(),
+        )
+
+
+def _frozen(attributes: Mapping[str, object]) -> dict[str, Value]:
+    """Lists and tuples are one kind of value: JSON knows no other."""
+    frozen: dict[str, Value] = {}
+    for key, value in dict(attributes).items():
+        if isinstance(value, (str, bool, int, float)):
+            frozen[key] = value
+        elif isinstance(value, Sequence):
+            frozen[key] = tuple(value)
+    return frozen
