@@ -116,7 +116,16 @@ class Objectives:
     @property
     def hash(self) -> str:
         """Twelve hex digits that change with anything that changes a verdict."""
-        plain = [{**asdict(item), "faults": sorted(item.faults)} for item in self.items]
+        plain = [
+            {
+                **asdict(item),
+                "faults": sorted(item.faults),
+                "models": sorted(item.models),
+                "routes": sorted(item.routes),
+                "threshold": item.threshold and float(item.threshold),
+            }
+            for item in self.items
+        ]
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
@@ -129,7 +138,5 @@ class Objectives:
 
     def thresholds(self, kind: ObjectiveKind) -> tuple[float, ...]:
         """The thresholds of one kind, in seconds, as bounds of histograms (whole ones as int)."""
-        found: Iterable[float] = (
-            item.threshold for item in self.items if item.kind == kind and item.threshold
-        )
+        found: Iterable[float] = (item.threshold for item in self.items if item.kind == kind and item.threshold)
         return tuple(sorted({int(value) if value == int(value) else value for value in found}))

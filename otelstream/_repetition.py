@@ -26,9 +26,9 @@ _STEP = 256
 # its characters have been said again, and there no shorter period can hide p: it would divide p (Fine, Wilf).
 _TIERS = ((1, 255, 144, 256), (256, 511, 256, 512), (512, 2_000, 512, 1_024))
 
-# The highest period sought at each of four consecutive steps, and a needle whose absence rules them all out.
-_HIGHEST = (2_000, 255, 511, 255)
+# The last characters, whose absence before rules every period out, and how far back each of four steps looks.
 _PROBE = 64
+_REACHES = (2_000 + _PROBE, 255 + _PROBE, 511 + _PROBE, 255 + _PROBE)
 
 # While a run is longer than this no other can matter: 2 000 of its characters have been said again.
 _LONG = 4_000
@@ -73,7 +73,7 @@ class RepetitionDetector:
         "_end",
         "_ended",
         "_fresh",
-        "_looped_to",
+        "_news",
         "_runs",
         "_suspected_to",
         "_suspicion",
@@ -95,10 +95,10 @@ class RepetitionDetector:
         self._fresh = ""  # fewer than _STEP characters that came after it
         self._runs: list[_Run] = []  # the runs that reach to _end: rarely one, never more than a handful
         self._ended: Repetition | None = None  # the worst of the loops that ended
-        self._looped_to = -_WEIGHED  # the offset where the last loop ended
         self._suspicion: Repetition | None = None
         self._suspected_to = -_WEIGHED
         self._weigh_at = _WEIGHED
+        self._news = False
         self.loops = 0
 
     @property
@@ -116,24 +116,27 @@ class RepetitionDetector:
         if len(fresh) < _STEP:
             self._fresh = fresh
             return False
-        known = self.loops, self._suspicion is None
-        begin = len(self._text)
+        self._news = False
+        offset = self._end
+        at = len(self._text)
         text = self._text + fresh
         end = len(text) - len(fresh) % _STEP
-        for at in range(begin + _STEP, end + 1, _STEP):
-            self._end += _STEP
+        while at < end:
+            at += _STEP
+            offset += _STEP
+            self._end = offset
             if self._runs:
                 self._follow_runs(text, at - _STEP, at)
-                if self._runs and self._end - self._runs[0].start > _LONG:
+                if self._runs and offset - self._runs[0].start > _LONG:
                     continue
-            first = max(0, at - _PROBE - _HIGHEST[self._end // _STEP & 3])
-            if text.rfind(text[at - _PROBE : at], first, at - 1) >= 0:
+            reach = _REACHES[offset // _STEP & 3]
+            if text.rfind(text[at - _PROBE : at], at - reach if at > reach else 0, at - 1) >= 0:
                 self._find_runs(text, at)
-            if not self._end % _WEIGH_EVERY and self._end >= self._weigh_at:
+            if offset >= self._weigh_at:
                 self._weigh(text, at)
         self._text = text[max(0, end - _WINDOW) : end]
         self._fresh = text[end:]
-        return known != (self.loops, self._suspicion is None)
+        return self._news
 
     def finish(self) -> Repetition | None:
         """Digest what is left of the block and return its repetition, final."""
@@ -170,7 +173,7 @@ class RepetitionDetector:
                 return
             low = lowest
             while True:
-                size = max(needle, reached + 1)
+                size = reached + 1 if reached else needle
                 top = end - low
                 if top - size < floor:
                     break
@@ -199,17 +202,17 @@ class RepetitionDetector:
         if not run.loop and run.worded and end - run.start - run.period >= _needed(run.period):
             run.loop = True
             self.loops += 1
-        if run.loop:
-            self._looped_to = end
+            self._news = True
 
     def _weigh(self, text: str, end: int) -> None:
         """Suspect near-repeats in the window up to `end`, unless a run explains how well it deflates."""
-        begin = end - _WEIGHED
-        if self._looped_to > self._end - _WEIGHED:
+        self._weigh_at = self._end + _WEIGH_EVERY
+        if self.loops:
             return
         for run in self._runs:
             if self._end - run.start > _WEIGH_EVERY:
                 return
+        begin = end - _WEIGHED
         missed = 0
         for sample in _SAMPLES:
             place = begin + sample
@@ -217,7 +220,7 @@ class RepetitionDetector:
                 missed += 1
                 if missed > 1:
                     return
-        self._weigh_at = self._end + _WEIGHED
+        self._weigh_at = self._end + _WEIGHED  # unless suspect, windows do not overlap: half the cost
         window = text[begin:end]
         ratio = _deflate_ratio(window)
         if ratio <= _SUSPECT_RATIO:
@@ -226,6 +229,7 @@ class RepetitionDetector:
             words = _PADDING.sub(" ", window)
             if len(words) < _WEIGH_EVERY or _deflate_ratio(words) <= _SUSPECT_RATIO:
                 return
+        self._news = self._news or self._suspicion is None
         start, _, highest, wasted, _ = self._suspicion or (self._end - _WEIGHED, 0, 0.0, 0, True)
         wasted += int(min(_WEIGHED, self._end - self._suspected_to) * (1 - 1 / ratio))
         self._suspicion = Repetition(start, 0, max(highest, ratio), wasted, True)

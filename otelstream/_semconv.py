@@ -62,6 +62,8 @@ HopOutcome = Literal["completed", "client_disconnect", "failed", "failed_after_2
 ObjectiveKind = Literal["first_token", "completion", "integrity"]
 ObjectiveResult = Literal["good", "bad", "excluded"]
 
+STREAM_STATES: Final = get_args(StreamState)
+
 # --- attributes -------------------------------------------------------------------------------------------
 
 OPERATION: Final = "gen_ai.operation.name"
@@ -346,9 +348,7 @@ class Metric:
     labels: tuple[str, ...] = ()
     bounds: tuple[float, ...] = ()
     common: bool = True
-    threshold_kind: Literal["first_token", "completion"] | None = (
-        None  # objectives whose thresholds join the bounds
-    )
+    threshold_kind: Literal["first_token", "completion"] | None = None  # objectives whose thresholds join the bounds
     semconv: bool = field(default=False)  # a convention's metric, emitted as setting `semconv` says
 
     @property
@@ -363,9 +363,7 @@ class Metric:
     @property
     def prometheus(self) -> str:
         """The series' base name in Prometheus (without `_bucket`, `_sum`, `_count`)."""
-        return prometheus_name(
-            self.name, self.unit, counter="counter" in self.kind and "up_down" not in self.kind
-        )
+        return prometheus_name(self.name, self.unit, counter="counter" in self.kind and "up_down" not in self.kind)
 
 
 def _h(name: str, unit: str, says: str, *labels: str, bounds: tuple[float, ...], **more: object) -> Metric:
@@ -459,9 +457,7 @@ STREAM_GAP_BUCKET: Final = Metric(
 STREAM_GAP_SUM: Final = Metric(
     "otelstream.stream.chunk_gap.sum", "observable_counter", "s", "Seconds waited between chunks", ()
 )
-STREAM_GAP_MAX: Final = _h(
-    "otelstream.stream.chunk_gap.max", "s", "The longest gap of a stream", bounds=GAP_BOUNDS
-)
+STREAM_GAP_MAX: Final = _h("otelstream.stream.chunk_gap.max", "s", "The longest gap of a stream", bounds=GAP_BOUNDS)
 STREAM_REPETITION_COUNT: Final = _c("otelstream.stream.repetitions", "{loop}", "Repetition loops", BLOCK_KIND)
 STREAM_REPETITION_WASTED: Final = _h(
     "otelstream.stream.repetition.wasted",
@@ -546,9 +542,7 @@ RETRACTION_EXPOSURE_TIME: Final = _h(
     RETRACTION_REASON,
     bounds=LEAD_BOUNDS,
 )
-ACTION_LEAD_TIME: Final = _h(
-    "otelstream.action.lead", "s", "User's action to end of the stream", bounds=LEAD_BOUNDS
-)
+ACTION_LEAD_TIME: Final = _h("otelstream.action.lead", "s", "User's action to end of the stream", bounds=LEAD_BOUNDS)
 HOP_FIRST_BYTE: Final = _h(
     "otelstream.hop.first_byte",
     "s",
@@ -602,9 +596,7 @@ CLIENT_TOKENS: Final = _h(
     semconv=True,
 )
 
-METRICS: Final[tuple[Metric, ...]] = tuple(
-    value for value in list(globals().values()) if isinstance(value, Metric)
-)
+METRICS: Final[tuple[Metric, ...]] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
 
 # --- labels -----------------------------------------------------------------------------------------------
 

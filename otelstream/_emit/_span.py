@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The span of one stream: our own or somebody else's, and what is written on it before it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from opentelemetry import trace
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
+from opentelemetry.util.types import AttributeValue
+
+from otelstream import _semconv as s
+
+if TYPE_CHECKING:
+    from otelstream._stream import StreamObservation
+
+
+def call_span() -> Span | None:
+    """The recording client span of a GenAI call that is current, whoever made it."""
+    span = trace.get_current_span()
+    if not span.is_recording():
+        return None
+    attributes = getattr(span, "attributes", None)
+    if getattr(span, "kind", None) is not SpanKind.CLIENT or not attributes:
+        return None
+    return span if s.OPERATION in attributes else None
+
+
+def start(tracer: Tracer, stream: StreamObservation, attributes: Mapping[str, AttributeValue]) -> Span:
+    """Start a span of our own, as of the instant that the request was issued."""
+    return tracer.start_span(
+        f"{stream.operation} {stream.model}",
+        kind=SpanKind.CLIENT,
+        start_time=stream.started_ns,
+        attributes={
+            s.OPERATION: stream.operation,
+            s.PROVIDER: stream.provider,
+            s.REQUEST_MODEL: stream.model,
+            **attributes,
+        },
+    )
+
+
+def write(stream: StreamObservation, span: Span, *, events: bool) -> None:
+    """Write the summary on `span`, and end it if it is ours. A span that no longer records is left alone."""
+    if span.is_recording():
+        span.set_attributes(summary(stream))
+        if events:
+            for name, at, attributes in stream.events:
+                span.add_event(name, attributes, timestamp=nanoseconds(stream, at))
+        if stream.outcome == "failed":
+            span.set_status(Status(StatusCode.ERROR))
+    if stream.own_span:
+        span.end(nanoseconds(stream, stream.end_at) if stream.end_at is not None else None)
+
+
+def nanoseconds(stream: StreamObservation, at: float) -> int:
+    """The wall clock at an instant of the stream's monotonic one."""
+    return stream.started_ns + int((at - stream.started) * 1e9)
+
+
+def summary(stream: StreamObservation) -> dict[str, AttributeValue]:
+    """The attributes that say how one ended stream went; what nobody knows is left out."""
+    gaps = stream.cadence.all
+    objectives = stream.runtime.settings.objectives.for_stream(stream.model, stream.route)
+    ended_without_token = stream.duration if stream.time_to_first_token is None else None
+    values: dict[str, AttributeValue | None] = {
+        s.OUTCOME: stream.outcome,
+        s.PHASE: stream.phase,
+        s.FAULT: stream.fault,
+        s.SUCCEEDED_THEN_FAILED: stream.succeeded_then_failed,
+        s.PARTIAL: stream.partial,
+        s.TIME_TO_FIRST_CHUNK: stream.time_to_first_chunk,
+        s.TIME_TO_FIRST_TOKEN: stream.time_to_first_token,
+        s.WAIT_WITHOUT_TOKEN: ended_without_token,
+        s.ATTEMPTS: max(1, stream.attempts),
+        s.LAST_ATTEMPT_DELAY: stream.last_attempt_at - stream.started if stream.attempts > 1 else None,
+        s.CHUNKS: stream.chunks,
+        s.GAP_P50: gaps.quantile(0.5),
+        s.GAP_P95: gaps.quantile(0.95),
+        s.GAP_MAX: gaps.longest if gaps.count else None,
+        s.STALLS: len(stream.stalls),
+        s.STALLS_PROVIDER: sum(stall.source in ("provider", "server_tool") for stall in stream.stalls),
+        s.STALLED_TIME: sum((stall.duration for stall in stream.stalls), 0.0),
+        s.HOLD_TIME: stream.hold_time,
+        s.VISIBLE_CHARS: stream.visible_chars,
+        s.OUTPUT_RATE: stream.output_rate,
+        s.STREAM_TOOL_CALLS: len(stream.tool_calls),
+        s.STREAM_REPETITIONS: len(stream.loops),
+        s.CANCEL_TRIGGER: stream.ending.trigger if stream.ending else None,
+        s.TURN_ID: stream.turn_id,
+        s.ROUTE: stream.route,
+        s.RESPONSE_ID: stream.response_id,
+        s.RESPONSE_MODEL: stream.response_model,
+        s.FINISH_REASONS: [stream.finish_reason or "error"],
+        s.RESPONSE_TIME_TO_FIRST_CHUNK: stream.time_to_first_chunk,
+        s.REQUEST_ID: stream.request_id,
+        s.ERROR_TYPE: stream.error_type if stream.outcome == "failed" else None,
+        **stream.usage,
+    }
+    if values[s.CANCEL_TRIGGER] is not None:
+        values[s.CANCEL_AT] = stream.cancelled_at
+        values[s.CANCEL_PROPAGATION] = stream.propagation
+    for kind, name in (
+        ("first_token", s.OBJECTIVE_FIRST_TOKEN),
+        ("completion", s.OBJECTIVE_COMPLETION),
+        ("integrity", s.OBJECTIVE_INTEGRITY),
+    ):
+        results = [objective.judge(stream) for objective in objectives if objective.kind == kind]
+        if results:
+            # Several of one kind: the worst verdict is the one a sampler must not miss.
+            values[name] = next(word for word in ("bad", "good", "excluded") if word in results)
+    return {name: value for name, value in values.items() if value is not None}

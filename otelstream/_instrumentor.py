@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Switch otelstream on and off: the BaseInstrumentor behind `instrument()`, and behind zero-code start-up."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection
+from importlib import metadata
+from typing import Any, TypeVar
+
+from opentelemetry import metrics, trace
+from opentelemetry._logs import get_logger
+from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
+
+from otelstream import _config, _runtime, anthropic
+from otelstream import _semconv as s
+from otelstream._errors import ConfigurationError, OtelstreamError
+from otelstream._runtime import Runtime
+from otelstream._stream import StreamObservation
+from otelstream._trouble import logger
+from otelstream._view import StreamView
+
+VERSION = metadata.version("otelstream")
+_PROVIDERS = ("tracer_provider", "meter_provider", "logger_provider")
+_ended: list[Callable[[StreamObservation], object]] = []
+_repeats: list[Callable[[StreamObservation], object]] = []
+
+
+class OtelStreamInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # typed in some versions only
+    """Observe every streamed answer of the provider SDKs that are installed."""
+
+    runtime: Runtime | None = None
+    _settings: _config.Settings | None = None
+    _patches: Any = None
+
+    def instrumentation_dependencies(self) -> Collection[str]:
+        """Name none: the version is checked by us, with an error that says what to do."""
+        return ()
+
+    def instrument(self, **kwargs: Any) -> None:
+        """Start observing. Called again with other settings, those hold for streams begun afterwards.
+
+        Raises:
+            ConfigurationError: a setting's value is not allowed.
+            UnsupportedVersionError: the installed SDK is outside the supported range.
+        """
+        # The zero-code loader passes these; an exception there would keep every other package from loading.
+        zero_code = bool({"skip_dep_check", "raise_exception_on_conflict"} & kwargs.keys())
+        for name in ("skip_dep_check", "raise_exception_on_conflict"):
+            kwargs.pop(name, None)
+        if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+            return
+        try:
+            self._start(**kwargs)
+        except OtelstreamError as error:
+            if not zero_code:
+                raise
+            logger.error("otelstream stays off: %s", error)
+
+    def _start(self, **kwargs: Any) -> None:
+        providers = {name: kwargs.pop(name, None) for name in _PROVIDERS}
+        settings = _config.load(kwargs)
+        if self.runtime is not None and settings == self._settings and not any(providers.values()):
+            return
+        version = anthropic.installed_version()
+        if version is None:
+            logger.info("no provider SDK is installed, so there is nothing to observe: pip install anthropic")
+            return
+        anthropic.check_version(version)
+        if self.runtime is not None:
+            logger.info("new settings hold for streams begun from now on")
+            self._stop()
+        self._settings = settings
+        self.runtime = _make_runtime(settings, providers, version)
+        self._patches = anthropic.patch(self.runtime)
+        if settings.view != "off":
+            from otelstream.view import attach
+
+            attach(providers["tracer_provider"], settings.view)
+        self._is_instrumented_by_opentelemetry = True
+
+    def uninstrument(self, **_: Any) -> None:
+        """Stop observing streams that begin from now on, and restore the SDK's own functions."""
+        if self.runtime is not None:
+            self._stop()
+        self._is_instrumented_by_opentelemetry = False
+
+    def _stop(self) -> None:
+        self._patches.remove()
+        self._patches = self.runtime = self._settings = None
+        _runtime.unregister()
+
+    def _instrument(self, **kwargs: Any) -> None:
+        self._start(**kwargs)
+
+    def _uninstrument(self, **kwargs: Any) -> None:
+        self.uninstrument(**kwargs)
+
+
+def _make_runtime(settings: _config.Settings, providers: dict[str, Any], sdk_version: str) -> Runtime:
+    tracer = trace.get_tracer(s.SCOPE, VERSION, providers["tracer_provider"], s.SCHEMA_URL)
+    meter = metrics.get_meter(s.SCOPE, VERSION, providers["meter_provider"], s.SCHEMA_URL)
+    log_writer = get_logger(s.SCOPE, VERSION, providers["logger_provider"], s.SCHEMA_URL)
+    info = {
+        s.VERSION: VERSION,
+        s.SDK_NAME: "anthropic",
+        s.SDK_VERSION: sdk_version,
+        s.OBJECTIVES_HASH: settings.objectives.hash,
+    }
+    runtime = Runtime(settings, tracer, meter, log_writer, info)
+    runtime.stream_ended, runtime.stream_repeats = _ended, _repeats
+    _runtime.register(runtime)
+    return runtime
+
+
+def instrument(
+    *, tracer_provider: Any = None, meter_provider: Any = None, logger_provider: Any = None, **settings: Any
+) -> None:
+    """Observe every streamed answer from now on; settings are those of the README, each also `OTELSTREAM_<NAME>`.
+
+    Raises:
+        ConfigurationError: names the setting, the value and what is allowed.
+        UnsupportedVersionError: the installed SDK is outside the supported range.
+    """
+    OtelStreamInstrumentor().instrument(
+        tracer_provider=tracer_provider,
+        meter_provider=meter_provider,
+        logger_provider=logger_provider,
+        **settings,
+    )
+
+
+def uninstrument() -> None:
+    """Restore the SDK's own functions. Streams that are open keep their record to the end."""
+    OtelStreamInstrumentor().uninstrument()
+
+
+def get_stream(stream: object) -> StreamView:
+    """View an SDK stream, a stream helper, its manager or a raw response; unobserved for anything else."""
+    from otelstream.anthropic._faults import observed
+
+    return StreamView(observed(stream))
+
+
+def open_streams() -> tuple[StreamView, ...]:
+    """Snapshot the streams that have not ended, oldest first: for draining before a deploy."""
+    return tuple(StreamView(stream) for runtime in _runtime.runtimes() for stream in runtime.open_streams())
+
+
+Callback = TypeVar("Callback", bound=Callable[[StreamView], object])
+
+
+def on_stream_end(callback: Callback) -> Callback:
+    """Call `callback(view)` after every stream has ended. Errors in it are logged; it is no coroutine function."""
+    _ended.append(_checked(callback))
+    return callback
+
+
+def on_repetition(callback: Callback) -> Callback:
+    """Call `callback(view)` when a loop is seen while it streams; True closes the stream before its next read."""
+    _repeats.append(_checked(callback))
+    return callback
+
+
+def _checked(callback: Any) -> Callable[[StreamObservation], object]:
+    from inspect import iscoroutinefunction
+
+    if not callable(callback) or iscoroutinefunction(callback):
+        raise ConfigurationError(f"{callback!r} is no plain function: a callback is called, never awaited")
+    return lambda stream: callback(StreamView(stream))

@@ -1,0 +1,534 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One streamed response as it is observed: facts in from an adapter, exactly one ended record out."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
+
+from opentelemetry.util.types import AttributeValue
+
+from otelstream import _semconv as s
+from otelstream._cadence import Cadence
+from otelstream._ending import Ending, by_finish_reason
+from otelstream._objectives import succeeded_then_failed
+from otelstream._repetition import Repetition, RepetitionDetector
+from otelstream._trouble import trouble
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
+
+    from otelstream._runtime import Runtime
+
+BATCH = 48  # chunks summed at once: the length at which a further chunk costs the list append, not the sum
+MAX_TOOL_CALLS = 128  # remembered of one stream
+MAX_INPUT_CHARS = 256 * 1024  # of one tool input kept for its validity; beyond, that is left out
+
+clock = time.perf_counter  # CLOCK_MONOTONIC on Linux, in seconds
+
+
+@dataclass(slots=True)
+class ToolCall:
+    """One tool call that the model asked for. Times in seconds since the request."""
+
+    name: str
+    id: str
+    ready: float | None = None
+    size: int = 0  # characters of its input
+    input: s.ToolInput | None = "incomplete"  # None: too large to say
+    pause: float = 0.0  # silence before its first input fragment
+    preamble: bool = False  # text preceded it
+
+
+@dataclass(slots=True)
+class Stall:
+    """One gap or hold over the threshold. `at` is its end; times in seconds."""
+
+    at: float
+    duration: float
+    source: s.StallSource
+    kind: s.BlockKind
+    ping_seen: bool
+
+
+@dataclass(slots=True)
+class Loop:
+    """One repetition loop, in a block of `kind`."""
+
+    kind: s.BlockKind
+    repetition: Repetition
+    at: float
+
+
+class StreamObservation:
+    """What is known of one stream. Times are seconds on `clock`; the adapter stamps, this class never blocks.
+
+    The end arrives more than once (a verdict of the protocol, the body's end, `close()`, the finaliser, exit): the
+    first `end()` decides and emits, the others return.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_attributes",
+        "_detectors",
+        "_once",
+        "active_block",
+        "activity",
+        "ask",
+        "attempts",
+        "cache",
+        "cadence",
+        "carry",
+        "chunks",
+        "datas",
+        "end_at",
+        "ending",
+        "events",
+        "exhausted",
+        "finish_raw",
+        "finish_reason",
+        "first_chunk_at",
+        "first_chunk_kind",
+        "first_token_at",
+        "first_token_kind",
+        "flush_pending",
+        "foreign",
+        "last",
+        "last_attempt_at",
+        "last_chunk_at",
+        "loop",
+        "loops",
+        "model",
+        "native",
+        "native_end",
+        "opened_under",
+        "operation",
+        "own_span",
+        "ping_seen",
+        "provider",
+        "reading",
+        "request_id",
+        "response_at",
+        "response_id",
+        "response_model",
+        "route",
+        "runtime",
+        "span",
+        "stalls",
+        "started",
+        "started_ns",
+        "text_before",
+        "tool_calls",
+        "turn_id",
+        "undecodable",
+        "usage",
+        "visible_chars",
+        "waits",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        *,
+        operation: str,
+        provider: str,
+        model: str,
+        route: str | None = None,
+        turn_id: str | None = None,
+    ) -> None:
+        self.runtime = runtime
+        self.operation, self.provider, self.model = operation, provider, model
+        self.route, self.turn_id = route, turn_id
+        self.started = clock()
+        self.started_ns = time.time_ns()
+        self._once = [True]  # list.pop() is the one atomic test-and-set that a finaliser may run
+        self.ending: Ending | None = None
+        self.end_at: float | None = None
+        self.span: Span | None = None
+        self.own_span = self.native = self.foreign = False
+        self.native_end: Callable[[], object] | None = None  # ends the SDK's own span, if that still lives
+        # By identity: to hold the exception would hold its frames, and the stream in them.
+        self.opened_under = id(sys.exc_info()[1])
+        # the hot path's own: see the adapter's readers
+        self.waits: list[float] = []
+        self.datas: list[str] = []
+        self.last = self.activity = self.started
+        self.ask = 0.0  # when the reader last asked for an event; before `last` while nobody waits
+        self.carry = 0.0  # waited since the last chunk, for protocol traffic
+        self.flush_pending: Callable[[StreamObservation, float], object] | None = None
+        self.reading: Any = None  # the adapter's own place in the protocol
+        # clock points
+        self.attempts = 0
+        self.last_attempt_at = self.started
+        self.response_at: float | None = None
+        self.first_chunk_at: float | None = None
+        self.first_chunk_kind: s.BlockKind | None = None
+        self.first_token_at: float | None = None
+        self.first_token_kind: s.FirstTokenKind | None = None
+        self.last_chunk_at: float | None = None
+        # facts
+        self.cadence = Cadence()
+        self.chunks = 0
+        self.visible_chars = 0
+        self.stalls: list[Stall] = []
+        self.ping_seen = False
+        self.active_block: s.BlockKind | None = None
+        self.text_before = False
+        self.tool_calls: list[ToolCall] = []
+        self.loops: list[Loop] = []
+        self.loop: Any = None  # lag of the event loop that reads this stream
+        self._detectors: dict[s.BlockKind, RepetitionDetector] = {}
+        self.undecodable = False
+        self.exhausted = False
+        self.finish_reason: str | None = None
+        self.finish_raw: str | None = None
+        self.response_id: str | None = None
+        self.response_model: str | None = None
+        self.request_id: str | None = None
+        self.usage: dict[str, int] = {}
+        self.cache: s.CacheUse = "none"
+        self.events: list[tuple[str, float, dict[str, AttributeValue]]] = []
+        self._attributes: dict[str, AttributeValue] | None = None
+
+    # --- the request --------------------------------------------------------------------------------------
+
+    def attempt(self) -> None:
+        """An HTTP request is about to be sent: the first, or a retry."""
+        self.attempts += 1
+        self.last_attempt_at = clock()
+
+    def retry(self, error_type: str) -> None:
+        """The last attempt failed with `error_type` and another follows."""
+        self.runtime.metrics.retried(self, error_type)
+
+    def responded(self, request_id: str | None) -> None:
+        """A 2xx status line and headers arrived."""
+        if self.response_at is None:
+            self.response_at = self.last = self.activity = clock()
+        if request_id:
+            self.request_id = request_id
+
+    # --- the answer ---------------------------------------------------------------------------------------
+
+    def block_started(self, kind: s.BlockKind) -> None:
+        self.active_block = kind
+        detector = self._detectors.get(kind)
+        if detector is not None:
+            detector.reset()
+
+    def block_ended(self, at: float) -> None:
+        self._close_detector(at)
+        if self.active_block == "text":
+            self.text_before = True
+        self.active_block = None
+
+    def first_chunk(self, kind: s.BlockKind, at: float) -> None:
+        """The first non-empty delta of any kind arrived."""
+        self.first_chunk_at, self.first_chunk_kind = at, kind
+        self.cadence.open(at - self.started)
+        self.event(s.EVENT_FIRST_CHUNK, at, {s.BLOCK_KIND: kind, s.CHUNK_INDEX: 0})
+
+    def first_token(self, kind: s.FirstTokenKind, at: float) -> None:
+        """The first delta that a user can see arrived."""
+        self.first_token_at, self.first_token_kind = at, kind
+        self.event(s.EVENT_FIRST_TOKEN, at, {s.FIRST_TOKEN_KIND: kind, s.CHUNK_INDEX: self.chunks})
+
+    def add_chunks(self, kind: s.BlockKind, gaps: Sequence[float], chunks: int, chars: int, at: float) -> None:
+        """Add a batch: `gaps` in seconds (one fewer than `chunks` when the first of all is among them)."""
+        if self.runtime.settings.chunk_events:
+            for index, gap in enumerate(gaps, self.chunks + chunks - len(gaps)):
+                self.event(s.EVENT_CHUNK, at, {s.BLOCK_KIND: kind, s.CHUNK_INDEX: index, s.CHUNK_GAP: gap})
+        if self.runtime.settings.chunk_metric == "semconv":
+            self.runtime.metrics.chunk_times(self, gaps)
+        self.chunks += chunks
+        self.last_chunk_at = at
+        if kind == "text":
+            self.visible_chars += chars
+        self.cadence.add(gaps, chars, at - self.started)
+        self.ping_seen = False
+
+    def repeats(self, kind: s.BlockKind, text: str, at: float) -> bool:
+        """Feed the text of a batch to the detector of its kind; True when a loop was just seen and must stop it."""
+        detector = self._detectors.get(kind)
+        if detector is None:
+            detector = self._detectors[kind] = RepetitionDetector()
+        if not detector.feed(text) or detector.found is None:
+            return False
+        self.loops.append(Loop(kind, detector.found, at))
+        return self.runtime.repetition_seen(self)
+
+    def stalled(self, duration: float, source: s.StallSource, at: float) -> None:
+        """A gap or a hold over the threshold ended at `at`."""
+        kind = self.active_block or "other"
+        self.stalls.append(Stall(at - self.started, duration, source, kind, self.ping_seen))
+        attributes: dict[str, AttributeValue] = {
+            s.STALL_DURATION: duration,
+            s.STALL_SOURCE: source,
+            s.BLOCK_KIND: kind,
+            s.STALL_PING_SEEN: self.ping_seen,
+            s.CHUNK_INDEX: self.chunks,
+        }
+        self.event(s.EVENT_STALL, at, attributes)
+
+    def tool_ready(self, call: ToolCall, at: float) -> None:
+        """A tool call's input ended: the only safe point to run it."""
+        call.ready = at - self.started
+        if len(self.tool_calls) < MAX_TOOL_CALLS:
+            self.tool_calls.append(call)
+
+    def finish(self, reason: str, raw: str, at: float) -> None:
+        """The provider gave its finish reason: normalised, and in its own word."""
+        self.finish_reason, self.finish_raw = reason, raw
+        self.event(s.EVENT_FINISH, at, {s.FINISH_REASON: reason, s.FINISH_RAW_REASON: raw})
+
+    def terminal(self, at: float) -> None:
+        """The terminal event arrived: the stream ended as its finish reason says."""
+        self.exhausted = True
+        self.end(by_finish_reason(self.finish_reason or "stop"), at)
+
+    # --- the end ------------------------------------------------------------------------------------------
+
+    @property
+    def silence(self) -> float:
+        """Seconds the provider has been silent while somebody waited; 0 while nobody reads."""
+        return max(0.0, clock() - self.ask) if self.ask >= self.last else 0.0
+
+    def end(self, ending: Ending, at: float | None = None) -> None:
+        """Decide how the stream ended, and emit its record. The first call wins. Never raises.
+
+        `at`: the arrival of the terminal event; without it the stream ended with its last activity, or now when it
+        never had a response.
+        """
+        try:
+            self._once.pop()
+        except IndexError:
+            return
+        try:
+            silence = self.silence
+            now = clock()
+            self._flush(now)
+            if at is None:
+                at = max(self.last, self.activity)
+                # What stops the wait is an activity too: a time-out, a cut, a task's cancel.
+                if self.ask >= self.last or self.response_at is None:
+                    at = now
+            self.end_at = at
+            self._close_detector(at)
+            self.ending = self._settle(ending, silence)
+            self.cadence.close((self.last_chunk_at or at) - self.started)
+            self._last_events(at)
+        except Exception:
+            trouble("settling a stream")
+            self.end_at = self.end_at or clock()
+            self.ending = self.ending or ending
+        self.runtime.finish(self)
+
+    def _flush(self, now: float) -> None:
+        flush, self.flush_pending = self.flush_pending, None
+        if flush is not None:
+            flush(self, now)
+
+    def _settle(self, ending: Ending, silence: float) -> Ending:
+        """Apply what the protocol said to a verdict that control flow gave, and find the fault."""
+        left = ending.outcome in ("cancelled", "abandoned", "caller_error")
+        if left and self.finish_reason is not None:
+            ending, left = by_finish_reason(self.finish_reason), False
+        if left and self.undecodable:
+            ending, left = Ending("failed", "protocol_error", "protocol_error"), False
+        if ending.fault != "none":
+            return ending
+        fault: s.Fault = "none"
+        frozen = silence >= self.runtime.settings.freeze_threshold and self.first_chunk_at is not None
+        if frozen and ending.outcome in ("cancelled", "abandoned"):
+            fault = "stalled"
+        elif ending.outcome == "refused" and self.first_token_at is not None:
+            fault = "content_filter"
+        elif self._last_input_cut(ending):
+            fault = "tool_call_cut_off"
+        elif any(call.input == "invalid" for call in self.tool_calls):
+            fault = "malformed_tool_call"
+        elif self.loops:
+            fault = "repetition"
+        if fault == "none":
+            return ending
+        return replace(ending, fault=fault, error_type=ending.error_type or fault)
+
+    def _last_input_cut(self, ending: Ending) -> bool:
+        """Whether the finish reason explains why the last tool input is no valid JSON."""
+        last = self.tool_calls[-1] if self.tool_calls else None
+        if last is None or last.input in ("valid", None) or ending.outcome not in ("truncated", "refused"):
+            return False
+        last.input = "incomplete"
+        return True
+
+    def _close_detector(self, at: float) -> None:
+        kind = self.active_block
+        detector = self._detectors.get(kind) if kind is not None else None
+        if detector is None or kind is None:
+            return
+        final = detector.finish()
+        if final is None:
+            return
+        known = [loop for loop in self.loops if loop.kind == kind and loop.repetition.start == final.start]
+        if known:
+            known[-1].repetition = final
+        else:
+            self.loops.append(Loop(kind, final, at))
+
+    def _last_events(self, at: float) -> None:
+        ending = cast("Ending", self.ending)
+        for window in self.cadence.windows:
+            attributes: dict[str, AttributeValue] = {
+                s.CADENCE_START: window.start,
+                s.CADENCE_CHUNKS: window.chunks,
+                s.CADENCE_GAP_P50: window.p50,
+                s.CADENCE_GAP_P95: window.p95,
+                s.CADENCE_GAP_MAX: window.longest,
+                s.CADENCE_CHARS: window.chars,
+            }
+            self.event(s.EVENT_CADENCE, self.started + window.end, attributes)
+        for loop in self.loops:
+            found = loop.repetition
+            attributes = {
+                s.BLOCK_KIND: loop.kind,
+                s.REPETITION_PERIOD: found.period,
+                s.REPETITION_COPIES: found.copies,
+                s.REPETITION_START: found.start,
+                s.REPETITION_WASTED: found.wasted,
+                s.REPETITION_SUSPECTED: found.suspected,
+            }
+            self.event(s.EVENT_REPETITION, loop.at, attributes)
+        for call in self.tool_calls:
+            if call.ready is not None:
+                self.event(s.EVENT_TOOL_READY, self.started + call.ready, self._ready_attributes(call))
+        if ending.fault not in ("none", "repetition"):
+            attributes = {s.FAULT: ending.fault, s.FAILURE_VISIBLE_CHARS: self.visible_chars}
+            if ending.error_type:
+                attributes[s.ERROR_TYPE] = ending.error_type
+            if self.first_token_at is not None:
+                attributes[s.FAILURE_SINCE_FIRST_TOKEN] = at - self.first_token_at
+            self.event(s.EVENT_FAILURE, at, attributes)
+        self.events.sort(key=lambda event: event[1])
+
+    def _ready_attributes(self, call: ToolCall) -> dict[str, AttributeValue]:
+        attributes: dict[str, AttributeValue] = {
+            s.TOOL_NAME: self.runtime.labels.text(call.name),
+            s.TOOL_CALL_ID: self.runtime.labels.text(call.id),
+            s.TOOL_CALL_BYTES: call.size,
+            s.TOOL_CALL_PAUSE: call.pause,
+            s.TOOL_CALL_PREAMBLE: call.preamble,
+        }
+        if call.input is not None:
+            attributes[s.TOOL_CALL_INPUT] = call.input
+        return attributes
+
+    def event(self, name: str, at: float, attributes: dict[str, AttributeValue]) -> None:
+        """Keep one event for the record: at most `MAX_EVENTS`, the first ones and the last word never evicted."""
+        attributes[s.ELAPSED] = at - self.started
+        self.events.append((name, at, attributes))
+        if len(self.events) <= s.MAX_EVENTS:
+            return
+        for evictable in (
+            s.EVENT_CHUNK,
+            s.EVENT_CADENCE,
+            s.EVENT_STALL,
+            s.EVENT_TOOL_READY,
+            s.EVENT_REPETITION,
+        ):
+            for index, (other, _, _) in enumerate(self.events[:-1]):
+                if other == evictable:
+                    del self.events[index]
+                    return
+        del self.events[-1]
+
+    # --- what the ended record says -----------------------------------------------------------------------
+
+    @property
+    def outcome(self) -> s.Outcome | None:
+        return self.ending.outcome if self.ending else None
+
+    @property
+    def fault(self) -> s.Fault:
+        return self.ending.fault if self.ending else "none"
+
+    @property
+    def error_type(self) -> str | None:
+        return self.ending.error_type if self.ending else None
+
+    @property
+    def phase(self) -> s.Phase:
+        """How far the stream got."""
+        if self.finish_reason is not None or self.outcome in ("completed", "truncated", "refused"):
+            return "finished"
+        if self.first_token_at is not None:
+            return "mid_stream"
+        return "before_response" if self.response_at is None else "before_first_token"
+
+    @property
+    def duration(self) -> float | None:
+        return None if self.end_at is None else self.end_at - self.started
+
+    @property
+    def time_to_first_chunk(self) -> float | None:
+        return None if self.first_chunk_at is None else self.first_chunk_at - self.started
+
+    @property
+    def time_to_first_token(self) -> float | None:
+        return None if self.first_token_at is None else self.first_token_at - self.started
+
+    @property
+    def hold_time(self) -> float:
+        """Seconds the consumer kept the stream parked between its first and its last chunk."""
+        if self.first_chunk_at is None or self.last_chunk_at is None:
+            return 0.0
+        return max(0.0, self.last_chunk_at - self.first_chunk_at - self.cadence.all.total)
+
+    @property
+    def partial(self) -> bool | None:
+        """Whether the answer is not whole; None while it runs."""
+        return None if self.ending is None else self.ending.outcome != "completed"
+
+    @property
+    def succeeded_then_failed(self) -> bool:
+        return succeeded_then_failed(self, self.runtime.settings.objectives.faults)
+
+    @property
+    def state(self) -> s.StreamState:
+        """What an autoscaler should read, while the stream is open."""
+        if self.response_at is None:
+            return "waiting_headers"
+        if clock() - max(self.last, self.activity) > self.runtime.settings.stall_threshold and self.first_chunk_at:
+            return "stalled"
+        return "flowing" if self.first_token_at is not None else "waiting_token"
+
+    @property
+    def cancelled_at(self) -> s.CancelAt:
+        """Where in the answer it was stopped."""
+        if self.finish_reason is not None:
+            return "after_finish"
+        if self.first_chunk_at is None:
+            return "before_output"
+        block = self.active_block
+        return "block_boundary" if block is None or block == "other" else block
+
+    @property
+    def propagation(self) -> s.Propagation:
+        """What became of the ask to stop, as far as this process can see."""
+        trigger = self.ending.trigger if self.ending else None
+        return (
+            "still_open"
+            if trigger == "shutdown" and self.outcome == "abandoned"
+            else ("closed_by_gc" if trigger == "gc" else "closed")
+        )
+
+    @property
+    def output_rate(self) -> float | None:
+        """Final output tokens a second between the first and the last chunk; None without a final count."""
+        tokens = self.usage.get(s.OUTPUT_TOKENS)
+        if not tokens or self.finish_reason is None or self.first_chunk_at is None or self.last_chunk_at is None:
+            return None
+        span = self.last_chunk_at - self.first_chunk_at
+        return tokens / span if span > 0 else None

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The SDK's own span (anthropic 1.14 and later): our summary lands on it just before the SDK ends it.
+
+The SDK reports the end of a body to an observer that hangs on the response, and closes the span there, before our
+generator sees exhaustion, an error or a drop. So the observer's `end` is where an undecided stream is decided.
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from otelstream._ending import CUT_SHORT, Ending, abandoned, is_task_cancel
+from otelstream._trouble import trouble
+from otelstream.anthropic._faults import leaving, while_reading
+
+if TYPE_CHECKING:
+    from otelstream._stream import StreamObservation
+
+SCOPE = "com.anthropic.sdk.python"
+
+
+def is_native(span: Any) -> bool:
+    """Whether the SDK itself made `span`."""
+    scope = getattr(span, "instrumentation_scope", None)
+    return getattr(scope, "name", None) == SCOPE
+
+
+def observe_end(stream: StreamObservation, response: Any) -> None:
+    """Be called when the SDK's observer of `response` learns how its body ended. Does nothing without one."""
+    observer = getattr(getattr(response, "stream", None), "stream_observer", None)
+    original = getattr(observer, "end", None)
+    if observer is None or original is None or stream.span is None or stream.own_span:
+        return
+    function = type(observer).end
+    # The observer holds the stream helper: the list of open streams must not keep that alive.
+    weak = weakref.ref(observer)
+
+    def end(how: str, error: BaseException | None = None) -> None:
+        try:
+            how = _decide(stream, how, error)
+        except Exception:
+            trouble("deciding with the SDK's observer")
+        target = weak()
+        if target is not None:
+            function(target, how, error)
+
+    observer.end = end
+    stream.native = True
+    stream.native_end = lambda: end("closed")
+
+
+def _decide(stream: StreamObservation, how: str, error: BaseException | None) -> str:
+    """Decide an undecided stream, and say how the SDK should end its span: `closed` leaves our status alone."""
+    if stream.ending is None:
+        stream.end(_ending(stream, how, error))
+    if how == "read" and stream.outcome not in ("completed", "truncated", "refused"):
+        return "closed"
+    return how
+
+
+def _ending(stream: StreamObservation, how: str, error: BaseException | None) -> Ending:
+    if how == "failed" and error is not None:
+        return while_reading(stream, error)
+    if how == "read":
+        return CUT_SHORT
+    flying = sys.exc_info()[1]
+    if isinstance(flying, GeneratorExit):
+        return abandoned("gc")
+    if flying is not None and (is_task_cancel(flying) or not isinstance(flying, Exception)):
+        return while_reading(stream, flying)
+    caller = sys._getframe(3)
+    if caller.f_code.co_name == "__del__":
+        return abandoned("gc")
+    return leaving(stream, flying)

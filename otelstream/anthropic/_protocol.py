@@ -1,0 +1,296 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the events of an Anthropic message stream mean, told to the observation as facts."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from otelstream import _semconv as s
+from otelstream._ending import failed
+from otelstream._stream import BATCH, MAX_INPUT_CHARS, ToolCall
+from otelstream._trouble import trouble
+
+if TYPE_CHECKING:
+    from otelstream._stream import StreamObservation
+
+DELTA = "content_block_delta"
+
+_REASONS = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "tool_use": "tool_calls",
+    "refusal": "content_filter",
+}
+_FIELDS = {
+    "text_delta": "text",
+    "thinking_delta": "thinking",
+    "input_json_delta": "partial_json",
+    "compaction_delta": "content",
+}
+# Delta types of generated output; signatures and citations are protocol traffic.
+
+
+class Reading:
+    """Our place in the protocol: the block that is open, and how its deltas look on the wire."""
+
+    __slots__ = ("buffer", "field", "kind", "leftover", "prefix", "server_tool", "tool", "visible")
+
+    def __init__(self) -> None:
+        self.server_tool = False  # a provider's own tool was called and its result is not here yet
+        self.leftover = 0.0  # waited for deltas that are no chunk
+        self.open(None)
+
+    def open(self, kind: s.BlockKind | None, *, visible: bool = False, tool: ToolCall | None = None) -> None:
+        self.kind = kind
+        self.visible = visible  # whether a chunk of this block is what a user sees
+        self.tool = tool
+        self.buffer: list[str] = []
+        self.prefix = ""  # everything before the text of a delta of this block; "" until seen
+        self.field = ""
+
+
+def countdown(stream: StreamObservation) -> int:
+    """How many deltas may wait to be summed: one while a first chunk or token may be the next."""
+    if stream.first_chunk_at is None or (stream.first_token_at is None and stream.reading.visible):
+        return 1
+    return min(BATCH, stream.cadence.room)
+
+
+def flush(stream: StreamObservation, at: float) -> int:
+    """Sum the deltas that wait; return the next countdown, or 0 when the application asks for the stream's end."""
+    datas, waits = stream.datas, stream.waits
+    count = min(len(datas), len(waits))
+    if not count:
+        return countdown(stream)
+    reading: Reading = stream.reading
+    batch, gaps = datas[:count], waits[:count]
+    del datas[:count], waits[:count]
+    if reading.leftover:
+        gaps[0] += reading.leftover
+        reading.leftover = 0.0
+    texts = _fast_texts(reading, batch)
+    if texts is None:
+        texts, gaps = _slow_texts(stream, batch, gaps)
+        if not texts:
+            return countdown(stream)
+        text = "".join(texts)
+    else:
+        text = "".join(texts)
+        if "\\" in text:
+            try:
+                text = json.loads(f'"{text}"')
+            except ValueError:
+                stream.undecodable = True
+    kind = reading.kind or "other"
+    chunks = len(texts)
+    if stream.first_chunk_at is None:
+        stream.first_chunk(kind, at)
+        gaps = gaps[1:]
+    elif max(gaps) > stream.runtime.settings.stall_threshold:
+        stream.stalled(max(gaps), _source(stream, at, max(gaps)), at)
+    if reading.visible and stream.first_token_at is None:
+        stream.first_token("tool_input" if kind == "tool_input" else "text", at)
+    tool = reading.tool
+    if tool is not None:
+        if not tool.size and gaps:
+            tool.pause = gaps[0]
+        tool.size += len(text)
+        if tool.size <= MAX_INPUT_CHARS:
+            reading.buffer.append(text)
+    stream.add_chunks(kind, gaps, chunks, len(text), at)
+    if stream.runtime.settings.repetition and stream.repeats(kind, text, at):
+        return 0
+    return countdown(stream)
+
+
+def _fast_texts(reading: Reading, batch: list[str]) -> list[str] | None:
+    """The still escaped texts of deltas that look like the first of their block; None if one does not."""
+    prefix = reading.prefix
+    if not prefix:
+        return None
+    start = len(prefix)
+    texts = [data[start : data.rfind('"')] for data in batch if data.startswith(prefix)]
+    # An empty one is an empty delta, or a frame cut inside its text: both are for the slow way.
+    return texts if len(texts) == len(batch) and "" not in texts else None
+
+
+def _slow_texts(stream: StreamObservation, batch: list[str], gaps: list[float]) -> tuple[list[str], list[float]]:
+    """The texts of generated deltas, each parsed, and the gaps between those."""
+    reading: Reading = stream.reading
+    texts, kept = [], []
+    for data, gap in zip(batch, gaps, strict=True):
+        reading.leftover += gap
+        try:
+            delta = json.loads(data)["delta"]
+            field = _FIELDS.get(delta["type"], "")
+            text = delta.get(field)
+        except (ValueError, TypeError, KeyError, AttributeError):
+            stream.undecodable = True
+            continue
+        if isinstance(text, str) and text:
+            texts.append(text)
+            kept.append(reading.leftover)
+            reading.leftover = 0.0
+            if not reading.prefix:
+                _learn(reading, data, field, text)
+    return texts, kept
+
+
+def _learn(reading: Reading, data: str, field: str, text: str) -> None:
+    """Remember how this block's deltas look, if the short way gives the same text as the parser."""
+    start = data.find('"', data.find(":", data.rfind(f'"{field}"', 0, data.find("}"))) + 1) + 1
+    raw = data[start : data.rfind('"')]
+    try:
+        if start > 0 and json.loads(f'"{raw}"') == text and not data[data.rfind('"') + 1 :].strip(" }"):
+            reading.prefix, reading.field = data[:start], field
+    except ValueError:
+        return
+
+
+def _source(stream: StreamObservation, at: float, gap: float) -> s.StallSource:
+    """Who was silent during a gap that ended at `at`."""
+    if stream.loop is not None and stream.loop.lag(at - gap, at) > gap / 2:
+        return "event_loop"
+    return "server_tool" if stream.reading.server_tool else "provider"
+
+
+def event(stream: StreamObservation, name: str | None, data: str, at: float, waited: float) -> int:
+    """Take in any event but a delta: `waited` seconds since the last chunk. Returns the next countdown."""
+    stream.carry = waited
+    try:
+        stop = not flush(stream, at) if stream.datas else False
+        if name == "ping":
+            stream.ping_seen = True
+        elif data:
+            _parsed(stream, name, json.loads(data), at)
+        return 0 if stop else countdown(stream)
+    except ValueError:
+        stream.undecodable = True
+    except Exception:
+        trouble("reading a stream event")
+    return 1
+
+
+def _parsed(stream: StreamObservation, name: str | None, data: Any, at: float) -> None:
+    # Bedrock names every event `completion`, some gateways none: the type inside is the name.
+    kind = data.get("type", name)
+    if kind == DELTA:
+        stream.datas.append(json.dumps(data))
+        stream.waits.append(stream.carry)
+        stream.carry = 0.0
+        flush(stream, at)
+    elif kind == "content_block_start":
+        _block_start(stream, data.get("content_block") or {}, at)
+    elif kind == "content_block_stop":
+        _block_stop(stream, at)
+    elif kind == "message_start":
+        message = data.get("message") or {}
+        # A fallback splices a second message in: what the first one said of its end no longer holds.
+        stream.finish_reason = stream.finish_raw = None
+        stream.response_id, stream.response_model = message.get("id"), message.get("model")
+        _usage(stream, message.get("usage") or {}, final=False)
+    elif kind == "message_delta":
+        _usage(stream, data.get("usage") or {}, final=True)
+        reason = (data.get("delta") or {}).get("stop_reason")
+        if isinstance(reason, str):
+            stream.finish(_REASONS.get(reason, stream.runtime.labels.text(reason)), reason, at)
+    elif kind == "message_stop":
+        stream.terminal(at)
+    elif kind == "error":
+        error = data.get("error") or {}
+        stream.end(failed("provider_error", str(error.get("type") or "api_error")), at)
+
+
+def _block_start(stream: StreamObservation, block: dict[str, Any], at: float) -> None:
+    kind, reading = str(block.get("type")), stream.reading
+    tool = None
+    reading.server_tool = kind in ("server_tool_use", "mcp_tool_use")
+    if kind.endswith("tool_use"):
+        block_kind: s.BlockKind = "tool_input"
+        if not reading.server_tool:
+            tool = ToolCall(str(block.get("name")), str(block.get("id")), preamble=stream.text_before)
+        whole = ""
+    elif kind in ("text", "thinking"):
+        block_kind = "text" if kind == "text" else "thinking"
+        whole = str(block.get(kind) or "")
+    else:
+        block_kind = "thinking" if kind == "redacted_thinking" else "other"
+        whole = "" if kind in ("compaction", "fallback") else kind
+        if kind == "fallback":
+            stream.response_model = (block.get("to") or {}).get("model") or stream.response_model
+    stream.block_started(block_kind)
+    reading.open(block_kind, visible=block_kind == "text" or tool is not None, tool=tool)
+    if whole:
+        _whole_chunk(stream, block_kind, 0 if whole is kind else len(whole), at)
+
+
+def _whole_chunk(stream: StreamObservation, kind: s.BlockKind, chars: int, at: float) -> None:
+    """A block that arrives with its start event is one chunk."""
+    gaps: list[float] = []
+    if stream.first_chunk_at is None:
+        stream.first_chunk(kind, at)
+    else:
+        gaps = [stream.carry]
+        if stream.carry > stream.runtime.settings.stall_threshold:
+            stream.stalled(stream.carry, _source(stream, at, stream.carry), at)
+    if stream.reading.visible and stream.first_token_at is None:
+        stream.first_token("text", at)
+    stream.add_chunks(kind, gaps, 1, chars, at)
+    stream.carry = 0.0
+
+
+def _block_stop(stream: StreamObservation, at: float) -> None:
+    reading: Reading = stream.reading
+    if reading.tool is not None:
+        reading.tool.input = _validity(reading)
+        stream.tool_ready(reading.tool, at)
+    stream.block_ended(at)
+    reading.open(None)
+
+
+def _validity(reading: Reading) -> s.ToolInput | None:
+    tool = reading.tool
+    if tool is None or tool.size > MAX_INPUT_CHARS:
+        return None
+    if not tool.size:
+        return "valid"  # a call without arguments streams no fragment
+    try:
+        json.loads("".join(reading.buffer))
+    except (ValueError, RecursionError):
+        return "invalid"
+    return "valid"
+
+
+def left_open(stream: StreamObservation, at: float) -> None:
+    """The stream ends: sum what waits, and keep a tool call whose input never ended."""
+    flush(stream, at)
+    tool = stream.reading.tool
+    if tool is not None:
+        tool.input = "incomplete"
+        stream.tool_calls.append(tool)
+
+
+def _usage(stream: StreamObservation, usage: dict[str, Any], *, final: bool) -> None:
+    """Keep what the provider has finished saying: output tokens are a placeholder before `message_delta`."""
+
+    def count(name: str) -> int | None:
+        value = usage.get(name)
+        return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+    read, write = count("cache_read_input_tokens"), count("cache_creation_input_tokens")
+    fresh = count("input_tokens")
+    if fresh is not None:
+        # The conventions count cached tokens as input; Anthropic's field leaves them out.
+        stream.usage[s.INPUT_TOKENS] = fresh + (read or 0) + (write or 0)
+    if read is not None:
+        stream.usage[s.CACHE_READ_TOKENS] = read
+    if write is not None:
+        stream.usage[s.CACHE_WRITE_TOKENS] = write
+    if read or write:
+        stream.cache = "read" if read else "write"
+    output = count("output_tokens")
+    if final and output is not None:
+        stream.usage[s.OUTPUT_TOKENS] = output
