@@ -71,9 +71,7 @@ class SpanRecord:
         """Read what `to_json` wrote."""
         data = json.loads(line)
         data["attributes"] = _frozen(data["attributes"])
-        data["events"] = tuple(
-            Moment(name, at, _frozen(attributes)) for name, at, attributes in data["events"]
-        )
+        data["events"] = tuple(Moment(name, at, _frozen(attributes)) for name, at, attributes in data["events"])
         return cls(**data)
 
     @classmethod

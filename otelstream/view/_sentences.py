@@ -55,9 +55,7 @@ class Headline:
 def headline(lines: Iterable[Timeline]) -> Headline:
     """Count what said 200, and what failed all the same."""
     ended = [line for line in lines if line.outcome != "open"]
-    return Headline(
-        len(ended), sum(line.said_200 for line in ended), sum(line.failed_after_200 for line in ended)
-    )
+    return Headline(len(ended), sum(line.said_200 for line in ended), sum(line.failed_after_200 for line in ended))
 
 
 def sentence(line: Timeline) -> str:

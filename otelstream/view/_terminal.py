@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final, TextIO
 
 from ._sentences import seconds, sentence
-from ._timeline import Grade, Timeline
+from ._timeline import Grade, Row, Timeline
 
 _LABEL: Final = 18
 _HTTP: Final = 8
@@ -105,16 +105,6 @@ class Style:
     def paint(self, text: str, name: str) -> str:
         code = _COLOURS[name]
         return f"\x1b[{code}m{text}\x1b[0m" if self.colour and code != "0" and text.strip() else text
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One line of the table: a stream with its name, and what a status code and another span say of it."""
-
-    label: str
-    line: Timeline | None
-    http: str = ""
-    native: str = ""
 
 
 def style_of(stream: TextIO, width: int | None = None) -> Style:

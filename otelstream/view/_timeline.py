@@ -127,6 +127,16 @@ class Timeline:
         return "good"
 
 
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A stream with its name, and what a status code and another span say of it."""
+
+    label: str
+    line: Timeline | None
+    http: str = ""
+    native: str = ""
+
+
 def timeline(record: SpanRecord, now: float | None = None) -> Timeline:
     """Read a span's attributes and events; `now` (Unix seconds) draws one that still records up to there."""
     said = record.attributes
@@ -198,15 +208,17 @@ def _length(record: SpanRecord, now: float | None) -> float:
     """The end of a stream is its last activity; the span may have been ended later, by a finaliser."""
     if record.ended is None and now is not None:
         return max(0.0, now - record.started)
+    whole = max(0.0, (record.ended or record.started) - record.started)
+    # What stops a wait leaves no event of its own, and ends the span at once.
+    if record.attributes.get(names.OUTCOME) in {"cancelled", "caller_error"}:
+        return whole
     activity = [event.elapsed for event in record.events if event.name not in _AFTERWARDS]
     if activity and record.is_stream:
         return max(activity)
-    return max(0.0, (record.ended or record.started) - record.started)
+    return whole
 
 
-def _windows(
-    events: Iterable[Moment], first_chunk: float | None, length: float, chunks: int
-) -> Iterable[_Window]:
+def _windows(events: Iterable[Moment], first_chunk: float | None, length: float, chunks: int) -> Iterable[_Window]:
     found = False
     for event in events:
         if event.name == names.EVENT_CADENCE:
@@ -280,9 +292,7 @@ def _time_of_char(windows: tuple[_Window, ...], char: float, latest: float) -> f
 
 def _finish_reason(finish: Moment | None, said: Attributes) -> str:
     if finish:
-        return _text(finish.attributes, names.FINISH_RAW_REASON) or _text(
-            finish.attributes, names.FINISH_REASON
-        )
+        return _text(finish.attributes, names.FINISH_RAW_REASON) or _text(finish.attributes, names.FINISH_REASON)
     reasons = said.get(names.FINISH_REASONS)
     return str(reasons[0]) if isinstance(reasons, tuple) and reasons and reasons[0] != "error" else ""
 

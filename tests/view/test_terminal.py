@@ -12,8 +12,8 @@ import pytest
 
 from otelstream import _semconv as names
 from otelstream.view import _terminal
-from otelstream.view._terminal import ASCII, UNICODE, LiveTable, Row, Style
-from otelstream.view._timeline import Timeline
+from otelstream.view._terminal import ASCII, UNICODE, LiveTable, Style
+from otelstream.view._timeline import Row, Timeline
 
 MakeLine = Callable[..., Timeline]
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -194,9 +194,7 @@ def test_a_terminal_is_redrawn_in_place(rows: list[Row], monkeypatch: pytest.Mon
     assert f"\x1b[{first}F\x1b[J" in out.getvalue()
 
 
-def test_a_low_terminal_is_never_scrolled_by_a_redraw(
-    rows: list[Row], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_low_terminal_is_never_scrolled_by_a_redraw(rows: list[Row], monkeypatch: pytest.MonkeyPatch) -> None:
     """A table higher than the window would leave rubbish above it: fewer lines are drawn instead."""
     monkeypatch.setenv("TERM", "xterm")
     for height in (30, 20, 13, 5):

@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Timelines as one self-contained HTML page: inline SVG, no script, nothing fetched."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from html import escape
+from importlib import resources
+from pathlib import Path
+from typing import Final
+
+from otelstream import _semconv as names
+
+from ._alerts import alerts
+from ._chart import DEFINITIONS, LEGEND, Axis, chart, compact, spread
+from ._record import Value
+from ._sentences import Headline, headline, seconds, sentence
+from ._timeline import Row, Timeline
+
+# Lanes drawn in full; the rest are thin rows inside groups that open.
+FULL_LANES: Final = 200
+_AT_LEAST: Final = 5  # of each section
+# What a section holds -> its grade, title, and the words of its rest.
+_SECTIONS: Final = {
+    "after": ("bad", "Failed after saying 200", "failed after saying 200"),
+    "bad": ("bad", "Failed before any answer", "failed before any answer"),
+    "stopped": ("stopped", "Stopped or dropped", "stopped or dropped"),
+    "flawed": ("flawed", "Ended, with a flaw", "ended with a flaw"),
+    "good": ("good", "Complete", "complete"),
+    "open": ("open", "Still streaming", "still streaming"),
+}
+_OUTCOME_WORDS: Final = {
+    "completed": "complete",
+    "truncated": "cut by a limit",
+    "refused": "refused",
+    "failed": "failed",
+    "cancelled": "stopped",
+    "caller_error": "lost to an own error",
+    "abandoned": "dropped",
+    "open": "streaming",
+}
+_UNIT: Final = re.compile(r"(\d) (s|ms|min)\b")
+_TAGLINE: Final = "how each stream really ended, as an exporter received it"
+_FOOTER: Final = (
+    "Time runs from each stream's own request. The height of a bar is chunks a second, on one logarithmic scale "
+    "for all. A lane opens to everything its span carries."
+)
+_SECURITY: Final = "default-src 'none'; style-src 'unsafe-inline'"
+
+
+def page(
+    rows: Sequence[Row],
+    *,
+    notes: Sequence[str] = (),
+    grouped: bool = True,
+    counted: Headline | None = None,
+    outcomes: Counter[str] | None = None,
+) -> str:
+    """Draw *rows*: grouped with the bad ones first, or in the order given.
+
+    *counted* and *outcomes* speak for a session of which *rows* are only the streams still held.
+    """
+    drawn = [row for row in rows if row.line]
+    lines = [row.line for row in drawn if row.line]
+    axis = Axis.of(lines)
+    total = counted or headline(lines)
+    tally = outcomes or Counter(line.outcome for line in lines)
+    body = _grouped(drawn, axis) if grouped else _lanes(drawn, axis)
+    left_out = total.streams - sum(line.outcome != "open" for line in lines)
+    return "".join(
+        [
+            '<!doctype html><html lang="en"><head><meta charset="utf-8">',
+            f'<meta http-equiv="Content-Security-Policy" content="{_SECURITY}">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<title>{escape(str(total))} otelstream</title>",
+            f"<style>{_stylesheet()}</style></head><body>{DEFINITIONS}<header>",
+            f'<p><span class="brand">otelstream</span> {_TAGLINE}</p>',
+            f"<h1>{_emphasised(total)}</h1>",
+            _tally(tally),
+            *(f"<p>{escape(note)}</p>" for note in notes),
+            f"<p>{left_out:,} earlier streams are counted but no longer held.</p>" if left_out > 0 else "",
+            LEGEND,
+            "</header><main>",
+            axis.header(),
+            *body,
+            f"</main><footer><p>{_FOOTER}</p></footer></body></html>\n",
+        ]
+    )
+
+
+def write_page(path: Path, text: str) -> None:
+    """Replace the page in one step, so that no reader ever sees half of it."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with open(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(name, 0o666 & ~mask)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _stylesheet() -> str:
+    text = resources.files(__package__).joinpath("page.css").read_text(encoding="utf-8")
+    return "".join(line.strip() for line in text.splitlines() if not line.startswith("/*"))
+
+
+def _emphasised(total: Headline) -> str:
+    """The sentence, its counts set large; 200 is a status code, not a count."""
+    words = escape(str(total)).split(" ")
+    counts = [index for index, word in enumerate(words) if word[-1].isdigit()]
+    return " ".join(f"<b>{word}</b>" if index in counts else word for index, word in enumerate(words))
+
+
+def _tally(outcomes: Counter[str]) -> str:
+    items = (f"<li>{outcomes[outcome]:,} {word}</li>" for outcome, word in _OUTCOME_WORDS.items() if outcomes[outcome])
+    return f'<ul class="counts">{"".join(items)}</ul>'
+
+
+def _grouped(rows: Sequence[Row], axis: Axis) -> Iterator[str]:
+    sections: dict[str, list[Row]] = {name: [] for name in _SECTIONS}
+    for row in sorted(rows, key=lambda row: -_line(row).record.started):
+        line = _line(row)
+        sections["after" if line.grade == "bad" and line.said_200 else line.grade].append(row)
+    room = FULL_LANES - sum(min(_AT_LEAST, len(held)) for held in sections.values())
+    for name, (grade, title, words) in _SECTIONS.items():
+        held = sections[name]
+        if not held:
+            continue
+        full = min(len(held), _AT_LEAST + max(0, room))
+        room -= max(0, full - _AT_LEAST)
+        yield f"<h2>{title} ({len(held):,})</h2>"
+        yield from _lanes(held[:full], axis)
+        if held[full:]:
+            yield _more(held[full:], grade, words, axis)
+
+
+def _more(rows: Sequence[Row], grade: str, words: str, axis: Axis) -> str:
+    lines = [_line(row) for row in rows]
+    middle = sorted(line.length for line in lines)[len(lines) // 2]
+    return _lane(
+        grade,
+        f"<b>{len(lines):,} more</b><small>{words}</small>",
+        spread(lines, axis),
+        f"<span>When they ended; open for one row each.</span><small>half of them within {seconds(middle)}</small>",
+        f'<div class="row thin"><div>{compact(lines, axis)}</div></div>',
+    )
+
+
+def _lane(grade: str, name: str, drawn: str, said: str, inside: str, hover: str = "") -> str:
+    title = f' title="{escape(hover)}"' if hover else ""
+    return (
+        f'<details class="lane {grade}"><summary class="row"><div class="name">{name}</div>{drawn}'
+        f'<div class="said"{title}>{_unbroken(said)}</div></summary>{inside}</details>'
+    )
+
+
+def _lanes(rows: Sequence[Row], axis: Axis) -> Iterator[str]:
+    for row in rows:
+        line = _line(row)
+        yield _lane(
+            line.grade,
+            f"<b>{escape(row.label)}</b><small>{_beside(row, line)}</small>",
+            chart(line, axis),
+            f"<span>{escape(sentence(line))}</span><small>{_times(line)}</small>",
+            _inside(line),
+            codes(line),
+        )
+
+
+def _beside(row: Row, line: Timeline) -> str:
+    if not row.http and not row.native:
+        clock = time.strftime("%H:%M:%S", time.localtime(line.record.started))
+        return f"{clock} · {_OUTCOME_WORDS.get(line.outcome, escape(line.outcome))}"
+    misled = line.failed_after_200 and row.native != "ERROR"
+    native = f"native span: {escape(row.native)}" if row.native != "none" else "no native span"
+    return f"HTTP {escape(row.http)} · " + (f'<span class="lie">{native}</span>' if misled else native)
+
+
+def _times(line: Timeline) -> str:
+    first = f"first token {seconds(line.first_token)}" if line.first_token is not None else "no visible token"
+    return f"{first} · {_OUTCOME_WORDS.get(line.outcome, escape(line.outcome))} at {seconds(line.length)}"
+
+
+def _unbroken(text: str) -> str:
+    """Keep a number and its unit on one line."""
+    return _UNIT.sub("\\1\u00a0\\2", text)
+
+
+def codes(line: Timeline) -> str:
+    """The closed-set values behind the sentence, as span attributes have them."""
+    parts = [f"outcome {line.outcome}", f"phase {line.phase or '-'}", f"fault {line.fault}"]
+    if line.error_type:
+        parts.append(f"error.type {line.error_type}")
+    if line.finish_reason:
+        parts.append(f"finish reason {line.finish_reason}")
+    if line.trigger:
+        parts.append(f"trigger {line.trigger}")
+    if line.propagation:
+        parts.append(f"propagation {line.propagation}")
+    return " · ".join(parts)
+
+
+def _inside(line: Timeline) -> str:
+    record = line.record
+    attributes = "".join(
+        f"<tr><th scope=row>{_code(name)}<td>{_value(value)}" for name, value in sorted(record.attributes.items())
+    )
+    events = "".join(
+        f"<tr><th scope=row>{event.elapsed:.3f} s<td>{_code(event.name)}"
+        + "".join(
+            f"<br>{_code(key)} {_value(value)}"
+            for key, value in sorted(event.attributes.items())
+            if key != names.ELAPSED
+        )
+        for event in record.events
+    )
+    caught = alerts(line)
+    woken = (
+        "Alerts that enough streams like this one would set off: "
+        + ", ".join(f"<code>{escape(name)}</code>" for name in caught)
+        if caught
+        else "No alert counts this stream."
+    )
+    return (
+        f'<div class="inside"><p>{woken}</p>'
+        f"<table><caption>Span {escape(record.name)} ({escape(record.scope)}), status {escape(record.status)}"
+        f"</caption>{attributes}</table>"
+        f"<table><caption>Events</caption>{events}</table></div>"
+    )
+
+
+def _code(name: str) -> str:
+    """A dotted name that may break at its dots."""
+    return f"<code>{escape(name).replace('.', '.<wbr>')}</code>"
+
+
+def _value(value: Value) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, tuple):
+        return ", ".join(_value(item) for item in value)
+    return escape(str(value))
+
+
+def _line(row: Row) -> Timeline:
+    assert row.line is not None
+    return row.line
