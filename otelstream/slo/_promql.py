@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""PromQL built from the telemetry names, so that rules and panels cannot misspell a series."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from otelstream._semconv import PROVIDER, REQUEST_MODEL, Metric, label_name
+
+# Folded label sets belong to nobody; the overflow alert tells of them.
+NO_OVERFLOW: Final = 'otel_metric_overflow!="true"'
+
+
+def quoted(value: str) -> str:
+    """Return a PromQL string."""
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def eq(attribute: str, value: str) -> str:
+    return f"{label_name(attribute)}={quoted(value)}"
+
+
+def ne(attribute: str, value: str) -> str:
+    return f"{label_name(attribute)}!={quoted(value)}"
+
+
+def any_of(attribute: str, *values: str) -> str:
+    return f"{label_name(attribute)}=~{quoted('|'.join(values))}"
+
+
+def none_of(attribute: str, *values: str) -> str:
+    return f"{label_name(attribute)}!~{quoted('|'.join(values))}"
+
+
+def series(metric: Metric, *matchers: str, suffix: str = "") -> str:
+    """Return the selector of a metric: `series(STREAMS, eq(OUTCOME, "failed"))`."""
+    return f"{metric.prometheus}{suffix}{{{', '.join((*matchers, NO_OVERFLOW))}}}"
+
+
+def labels(*attributes: str) -> str:
+    """Return the label list of a `by (...)`."""
+    return ", ".join(label_name(attribute) for attribute in attributes)
+
+
+def sum_by(by: Iterable[str], expr: str) -> str:
+    return f"sum by ({labels(*by)}) ({expr})"
+
+
+MODEL: Final = (PROVIDER, REQUEST_MODEL)

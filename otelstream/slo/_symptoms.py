@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The alerts that need no objective: what is wrong whatever was promised."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+
+from otelstream._semconv import (
+    BLOCK_KIND,
+    CANCEL_PROPAGATION,
+    CANCELLATION_SIDE_EFFECTS,
+    CANCELLATIONS,
+    DISPATCH_PHASE,
+    INFO,
+    OBJECTIVES_HASH,
+    PROVIDER,
+    REQUEST_MODEL,
+    SIDE_EFFECT,
+    STALL_SOURCE,
+    STREAM_ACTIVE,
+    STREAM_REPETITION_COUNT,
+    STREAM_RETRIES,
+    STREAM_STALLS,
+    STREAM_STATE,
+    STREAMS,
+    TOOL_CALL_INPUT,
+    TOOL_CALLS,
+    TOOL_NAME,
+    Metric,
+    label_name,
+)
+from otelstream.slo._alert import Alert
+from otelstream.slo._entries import SYMPTOM_ENTRIES
+from otelstream.slo._promql import any_of, eq, ne, quoted, series, sum_by
+from otelstream.slo._spec import SloConfig, Symptom
+from otelstream.slo._text import duration, number, percent
+
+DAY = "1d"
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What differs from alert to alert."""
+
+    name: str
+    expr: str
+    summary: str
+    description: str
+    keep: bool = False
+
+
+class Symptoms:
+    """Builds the alerts of one config; one method an alert, found by its key in the objectives file."""
+
+    def __init__(self, config: SloConfig) -> None:
+        self.config = config
+        self.where = tuple(f"{key}={quoted(value)}" for key, value in config.select)
+        self.group = config.group_by
+        self.by_model = (*config.group_by, PROVIDER, REQUEST_MODEL)
+        self.who = ", ".join(f"{{{{ $labels.{name} }}}}" for name in config.group_by)
+        self.who_model = f"{self.who}, {{{{ $labels.{label_name(REQUEST_MODEL)} }}}}"
+
+    def alerts(self) -> tuple[Alert, ...]:
+        """Every symptom alert that is on."""
+        builders: dict[str, Callable[[Symptom], _Told]] = {
+            "hanging": self._hanging,
+            "cancels": self._cancels,
+            "side_effects": self._side_effects,
+            "early_tools": self._early_tools,
+            "invalid_tools": self._invalid_tools,
+            "repetition": self._repetition,
+            "provider_stalls": self._provider_stalls,
+            "retries": self._retries,
+            "overflow": self._overflow,
+            "objectives_differ": self._objectives_differ,
+            "silent": self._silent,
+        }
+        found = []
+        for key, knobs in self.config.symptoms.items():
+            told = builders[key](knobs)
+            found.append(
+                Alert(
+                    name=told.name,
+                    severity=knobs.severity,
+                    expr=told.expr,
+                    hold=knobs.hold,
+                    keep=self.config.keep_firing if told.keep and knobs.severity == "page" else None,
+                    summary=told.summary,
+                    description=told.description,
+                    entry=SYMPTOM_ENTRIES[key],
+                )
+            )
+        return tuple(found)
+
+    def _count(self, metric: Metric, window: Decimal | None, *matchers: str) -> str:
+        return f"increase({series(metric, *self.where, *matchers)}[{duration(window or 0)}])"
+
+    def _first_ones(self, metric: Metric, window: Decimal | None, *matchers: str) -> str:
+        """Count events, births included: `increase()` never sees the first event of a series born at 1.
+
+        A series that had no sample in the window before counts whole. A hole as long as the window would
+        make an old one look new; that is an outage of the monitoring itself.
+        """
+        one, span = series(metric, *self.where, *matchers), duration(window or 0)
+        return f"(({one} unless last_over_time({one}[{span}] offset {span})) or increase({one}[{span}]))"
+
+    def _share(self, part: str, whole: str, knobs: Symptom) -> str:
+        enough = number(Decimal(knobs.at_least or 1) - Decimal("0.5"))
+        return f"{part} / ({whole} > 0) > {number(knobs.threshold or 0)}\nand\n{part} > {enough}"
+
+    def _hanging(self, knobs: Symptom) -> _Told:
+        stalled = sum_by(self.by_model, series(STREAM_ACTIVE, *self.where, eq(STREAM_STATE, "stalled")))
+        return _Told(
+            "OtelStreamStreamsHanging",
+            self._share(stalled, sum_by(self.by_model, series(STREAM_ACTIVE, *self.where)), knobs),
+            "Open streams are silent right now.",
+            f"{self.who_model}: {{{{ $value | humanizePercentage }}}} of the open streams have stalled, for "
+            f"{duration(knobs.hold)}; the limit is {percent(knobs.threshold or 0)} and "
+            f"{knobs.at_least} streams.",
+            keep=True,
+        )
+
+    def _cancels(self, knobs: Symptom) -> _Told:
+        lost = sum_by(
+            self.group,
+            self._count(
+                CANCELLATIONS,
+                knobs.window,
+                any_of(CANCEL_PROPAGATION, "closed_by_gc", "closed_late", "drained", "still_open"),
+            ),
+        )
+        asked = sum_by(self.group, self._count(CANCELLATIONS, knobs.window, ne(CANCEL_PROPAGATION, "not_needed")))
+        return _Told(
+            "OtelStreamCancelNotPropagated",
+            self._share(lost, asked, knobs),
+            "Stop does not reach the provider.",
+            f"{self.who}: {{{{ $value | humanizePercentage }}}} of the cancels of the last "
+            f"{duration(knobs.window or 0)} closed the upstream stream late or not at all; the limit is "
+            f"{percent(knobs.threshold or 0)}.",
+        )
+
+    def _side_effects(self, knobs: Symptom) -> _Told:
+        stood = sum_by(
+            self.group,
+            self._first_ones(CANCELLATION_SIDE_EFFECTS, knobs.window, eq(SIDE_EFFECT, "committed")),
+        )
+        undone = sum_by(
+            self.group,
+            self._first_ones(CANCELLATION_SIDE_EFFECTS, knobs.window, eq(SIDE_EFFECT, "compensated")),
+        )
+        enough = number(Decimal(knobs.at_least or 1) - Decimal("0.5"))
+        return _Told(
+            "OtelStreamSideEffectsLeft",
+            # Without a compensated series nothing was compensated: all that stood is left.
+            f"({stood} - {undone} > {enough})\nor\n({stood} unless {undone}) > {enough}",
+            "Stopped turns left side effects behind.",
+            f"{self.who}: {{{{ $value | humanize }}}} tool calls had run when their turn was stopped "
+            "in the last "
+            f"{duration(knobs.window or 0)} and were not compensated.",
+        )
+
+    def _early_tools(self, knobs: Symptom) -> _Told:
+        early = sum_by(
+            (*self.group, TOOL_NAME),
+            self._first_ones(TOOL_CALLS, knobs.window, eq(DISPATCH_PHASE, "before_ready")),
+        )
+        return _Told(
+            "OtelStreamToolDispatchedEarly",
+            f"{early} > {number(Decimal(knobs.at_least or 1) - Decimal('0.5'))}",
+            "A tool ran before its input was complete.",
+            f"{self.who}: {{{{ $labels.{label_name(TOOL_NAME)} }}}} started {{{{ $value | humanize "
+            "}}}} times in the "
+            f"last {duration(knobs.window or 0)} before its input block had ended.",
+        )
+
+    def _invalid_tools(self, knobs: Symptom) -> _Told:
+        broken = sum_by(
+            (*self.group, TOOL_NAME),
+            self._first_ones(
+                TOOL_CALLS,
+                knobs.window,
+                any_of(TOOL_CALL_INPUT, "invalid", "incomplete"),
+                ne(DISPATCH_PHASE, "never"),
+            ),
+        )
+        return _Told(
+            "OtelStreamToolInputInvalid",
+            f"{broken} > {number(Decimal(knobs.at_least or 1) - Decimal('0.5'))}",
+            "A tool ran with input that is no valid JSON.",
+            f"{self.who}: {{{{ $labels.{label_name(TOOL_NAME)} }}}} ran {{{{ $value | humanize }}}} "
+            "times in the last "
+            f"{duration(knobs.window or 0)} with invalid or cut-off input.",
+        )
+
+    def _repetition(self, knobs: Symptom) -> _Told:
+        loops = sum_by(self.by_model, self._count(STREAM_REPETITION_COUNT, knobs.window))
+        return _Told(
+            "OtelStreamRepetitionLoops",
+            self._share(loops, sum_by(self.by_model, self._count(STREAMS, knobs.window)), knobs),
+            "Answers repeat themselves.",
+            f"{self.who_model}: {{{{ $value | humanizePercentage }}}} of the streams of the last "
+            f"{duration(knobs.window or 0)} ran into a loop; the limit is {percent(knobs.threshold or 0)}.",
+        )
+
+    def _provider_stalls(self, knobs: Symptom) -> _Told:
+        stalls = sum_by(
+            self.by_model,
+            self._count(STREAM_STALLS, knobs.window, eq(STALL_SOURCE, "provider"), ne(BLOCK_KIND, "tool_input")),
+        )
+        return _Told(
+            "OtelStreamProviderStalls",
+            self._share(stalls, sum_by(self.by_model, self._count(STREAMS, knobs.window)), knobs),
+            "The provider pauses mid-answer.",
+            f"{self.who_model}: {{{{ $value | humanize }}}} stalls of the provider a stream in the last "
+            f"{duration(knobs.window or 0)}; the limit is {number(knobs.threshold or 0)}.",
+        )
+
+    def _retries(self, knobs: Symptom) -> _Told:
+        where, span = self.where, duration(knobs.window or 0)
+        now = sum_by(self.by_model, self._count(STREAM_RETRIES, knobs.window))
+        streams = sum_by(self.by_model, self._count(STREAMS, knobs.window))
+        usual = (
+            sum_by(self.by_model, f"increase({series(STREAM_RETRIES, *where)}[{DAY}] offset {span})")
+            + " / ("
+            + sum_by(self.by_model, f"increase({series(STREAMS, *where)}[{DAY}] offset {span})")
+            + " > 0)"
+        )
+        return _Told(
+            "OtelStreamRetriesRising",
+            # A model without yesterday has no usual ratio, and is judged by the limit alone.
+            f"({self._share(now, streams, knobs)})\nunless\n{now} / ({streams} > 0) <= 3 * ({usual})",
+            "Requests need more retries than usual.",
+            f"{self.who_model}: {{{{ $value | humanize }}}} retries a stream in the last {span}, over "
+            f"{number(knobs.threshold or 0)} and three times the ratio of the day before.",
+        )
+
+    def _overflow(self, _knobs: Symptom) -> _Told:
+        names = '__name__=~"otelstream_.+|gen_ai_client_.+"'
+        where = ", ".join((*self.where, names, 'otel_metric_overflow="true"'))
+        return _Told(
+            "OtelStreamLabelOverflow",
+            f"count by ({', '.join(self.group)}) ({{{where}}}) > 0",
+            "Metrics have more label sets than the SDK keeps.",
+            f"{self.who}: {{{{ $value }}}} series hold what was folded together; numbers by model, "
+            "route or tool "
+            "are incomplete and the objectives leave them out.",
+        )
+
+    def _objectives_differ(self, _knobs: Symptom) -> _Told:
+        mine = self.config.objectives.hash
+        others = f"{INFO.prometheus}{{{', '.join((*self.where, ne(OBJECTIVES_HASH, mine)))}}}"
+        return _Told(
+            "OtelStreamObjectivesDiffer",
+            f"count by ({', '.join((*self.group, label_name(OBJECTIVES_HASH)))}) ({others}) > 0",
+            "A process judges streams by another objectives file than the rules.",
+            f"{self.who}: {{{{ $value }}}} processes loaded objectives {{{{ "
+            f"$labels.{label_name(OBJECTIVES_HASH)} }}}}; "
+            f"these rules were made from {mine}.",
+        )
+
+    def _silent(self, knobs: Symptom) -> _Told:
+        info, span = f"{INFO.prometheus}{{{', '.join(self.where)}}}", duration(knobs.window or 0)
+        if not self.where:
+            info = INFO.prometheus
+        by = ", ".join(self.group)
+        return _Told(
+            "OtelStreamTelemetrySilent",
+            f"group by ({by}) (present_over_time({info}[{span}]))\nunless\ngroup by ({by}) ({info})",
+            "A job stopped sending stream telemetry.",
+            f"{self.who}: reported within the last {span} and reports nothing now. A job without "
+            "traffic still "
+            f"reports {INFO.prometheus}.",
+        )
