@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
 import pytest
 
-from .fleet import BINARY, MISSING, Backend
+from .fleet import BINARY, MISSING, Backend, Collector
 
 
 @pytest.fixture(scope="session")
@@ -15,7 +18,22 @@ def binary() -> None:
 
 
 @pytest.fixture
-def backend():
-    with_spans = Backend().start()
-    yield with_spans
-    with_spans.stop()
+def backend() -> Iterator[Backend]:
+    one = Backend().start()
+    yield one
+    one.stop()
+
+
+@pytest.fixture
+def collector(tmp_path: Path, backend: Backend) -> Iterator[Callable[..., Collector]]:
+    """Makes Collectors, not yet started, that send to `backend`; they end with the test."""
+    made: list[Collector] = []
+
+    def make(*layers: str | Path, **environment: object) -> Collector:
+        environment = {"COLLECTOR_EXPORT_ENDPOINT": backend.url} | environment
+        made.append(Collector(*layers, home=tmp_path / f"collector-{len(made)}", **environment))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.stop()

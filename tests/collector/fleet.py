@@ -74,7 +74,7 @@ class Collector:
         self.files = [CONFIGS / f"{layer}.yaml" if isinstance(layer, str) else layer for layer in layers]
         self.grpc, self.http, self.health, self.telemetry, self.prometheus = (free_port() for _ in range(5))
         home.mkdir(parents=True, exist_ok=True)
-        self.log = home / "collector.log"
+        self.log, self.queue = home / "collector.log", home / "queue"
         self.environment = collector_environment(
             {
                 "COLLECTOR_LISTEN_GRPC": f"127.0.0.1:{self.grpc}",
@@ -82,7 +82,7 @@ class Collector:
                 "COLLECTOR_HEALTH": f"127.0.0.1:{self.health}",
                 "COLLECTOR_TELEMETRY_PORT": self.telemetry,
                 "COLLECTOR_PROMETHEUS": f"127.0.0.1:{self.prometheus}",
-                "COLLECTOR_QUEUE_DIR": home / "queue",
+                "COLLECTOR_QUEUE_DIR": self.queue,
                 "COLLECTOR_BATCH_INTERVAL": "200ms",
                 "COLLECTOR_RETRY_MAX_INTERVAL": "1s",
             }
@@ -305,16 +305,12 @@ def gateway(
 ) -> Iterator[Gateway]:
     backend = Backend().start()
     common = {"COLLECTOR_EXPORT_ENDPOINT": backend.url, **environment}
-    samplers = [
-        Collector("gateway-sampling", home=home / f"sampling-{number}", **common)
-        for number in range(sampling)
-    ]
+    samplers = [Collector("gateway-sampling", home=home / f"sampling-{number}", **common) for number in range(sampling)]
     hosts = ", ".join(f"127.0.0.1:{one.grpc}" for one in samplers)
     front = Collector(
         "gateway-front",
         home=home / "front",
-        **common
-        | {"COLLECTOR_SAMPLING_GATEWAYS": f"[{hosts}]", "COLLECTOR_METRICS_EXPORTERS": "[prometheus]"},
+        **common | {"COLLECTOR_SAMPLING_GATEWAYS": f"[{hosts}]", "COLLECTOR_METRICS_EXPORTERS": "[prometheus]"},
     )
     agent = Collector(
         "agent",

@@ -62,9 +62,7 @@ def test_every_layering_is_valid_everywhere(layers: tuple[str, ...], place: str)
         ("gateway-front", "COLLECTOR_SAMPLING_GATEWAYS", "no endpoints specified for the static resolver"),
     ],
 )
-def test_a_variable_that_must_be_set_is_named_when_it_is_not(
-    name: str, unset: str, says: str, tmp_path: Path
-) -> None:
+def test_a_variable_that_must_be_set_is_named_when_it_is_not(name: str, unset: str, says: str, tmp_path: Path) -> None:
     """Starting without a required variable fails, and names the variable and the field it leaves empty."""
     environment = PLACES["local"] | GATEWAYS | {"COLLECTOR_QUEUE_DIR": str(tmp_path)}
     del environment[unset]

@@ -93,11 +93,7 @@ def test_metrics_are_the_in_process_counts_exactly(ran: tuple[Gateway, Made]) ->
     for place in (road.agent, road.front):
         wait_until(
             lambda place=place: (
-                sum(
-                    value
-                    for (series, _), value in place.exposed().items()
-                    if series == names.STREAMS.prometheus
-                )
+                sum(value for (series, _), value in place.exposed().items() if series == names.STREAMS.prometheus)
                 == sum(expected.values())
             ),
             what="the last export",

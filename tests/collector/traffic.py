@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Spans and metrics as otelstream names them, from two processes that share traces: `python -m` of this file.
 
-The first process has the request and its stream, the second the tools. Each says what it made, a line a stream,
+The first has the request and its stream, the second the tools. Each says what it made, a line a stream,
 so that the test knows every trace in full. Where the instrumented SDK must be in the picture, see `live.py`.
 """
 
