@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import json
 import os
 import re
 import signal
@@ -149,6 +150,30 @@ class Collector:
         assert self.process is not None
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def post_json(collector: Collector, path: str, body: Mapping[str, Any]) -> None:
+    """Send OTLP/JSON, which must be accepted."""
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{collector.http}{path}",
+        data=json.dumps(body).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        assert answer.status == 200
+
+
+def otlp_attributes(values: Mapping[str, str | float | bool]) -> list[dict[str, Any]]:
+    """OTLP/JSON attributes, each of its value's type."""
+
+    def typed(value: str | float | bool) -> dict[str, Any]:
+        if isinstance(value, bool):
+            return {"boolValue": value}
+        if isinstance(value, int):
+            return {"intValue": str(value)}
+        return {"doubleValue": value} if isinstance(value, float) else {"stringValue": value}
+
+    return [{"key": key, "value": typed(value)} for key, value in values.items()]
 
 
 Labels = frozenset[tuple[str, str]]

@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import time
-import urllib.request
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +15,7 @@ from opentelemetry.semconv._incubating.attributes import gen_ai_attributes
 
 from otelstream import _semconv as names
 
-from .fleet import CONFIGS, Backend, Collector, wait_until
+from .fleet import CONFIGS, Backend, Collector, otlp_attributes, post_json, wait_until
 
 pytestmark = pytest.mark.usefixtures("binary")
 
@@ -107,25 +106,11 @@ KEPT: dict[str, Any] = {
 }
 
 
-def attributes(values: dict[str, Any]) -> list[dict[str, Any]]:
-    return [{"key": key, "value": {"stringValue": value}} for key, value in values.items()]
-
-
 def content() -> list[dict[str, Any]]:
-    made = attributes({key: f"{CANARY} {key}" for key in CONTENT})
-    nested = {"kvlistValue": {"values": attributes({"content": f"{CANARY} nested"})}}
+    made = otlp_attributes({key: f"{CANARY} {key}" for key in CONTENT})
+    nested = {"kvlistValue": {"values": otlp_attributes({"content": f"{CANARY} nested"})}}
     made.append({"key": "gen_ai.input.messages.structured", "value": {"arrayValue": {"values": [nested]}}})
     return made
-
-
-def post(collector: Collector, path: str, body: dict[str, Any]) -> None:
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{collector.http}{path}",
-        data=json.dumps(body).encode(),
-        headers={"Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        assert answer.status == 200
 
 
 def traces() -> dict[str, Any]:
@@ -137,7 +122,7 @@ def traces() -> dict[str, Any]:
         "name": "chat claude-sonnet-4-5",
         "startTimeUnixNano": str(now),
         "endTimeUnixNano": str(now + 10**9),
-        "attributes": content() + attributes(KEPT),
+        "attributes": content() + otlp_attributes(KEPT),
         "events": [event, {"timeUnixNano": str(now), "name": names.EVENT_FIRST_TOKEN, "attributes": []}],
         "status": {"code": 2, "message": f"could not parse {CANARY}"},
     }
@@ -145,7 +130,7 @@ def traces() -> dict[str, Any]:
     return {
         "resourceSpans": [
             {
-                "resource": {"attributes": content() + attributes({"service.name": "shop"})},
+                "resource": {"attributes": content() + otlp_attributes({"service.name": "shop"})},
                 "scopeSpans": [scope],
             }
         ]
@@ -154,18 +139,18 @@ def traces() -> dict[str, Any]:
 
 def logs() -> dict[str, Any]:
     now = str(time.time_ns())
-    body = {"kvlistValue": {"values": attributes({"content": f"{CANARY} body"})}}
+    body = {"kvlistValue": {"values": otlp_attributes({"content": f"{CANARY} body"})}}
     by_name = {"timeUnixNano": now, "eventName": "gen_ai.choice", "body": body, "attributes": content()}
     by_attribute = {
         "timeUnixNano": now,
         "body": {"stringValue": f"{CANARY} text"},
-        "attributes": content() + attributes({"event.name": "gen_ai.user.message"}),
+        "attributes": content() + otlp_attributes({"event.name": "gen_ai.user.message"}),
     }
     ours = {
         "timeUnixNano": now,
         "eventName": names.EVENT_STALL,
         "body": {"stringValue": "a stall"},
-        "attributes": attributes({names.STALL_SOURCE: "provider"}),
+        "attributes": otlp_attributes({names.STALL_SOURCE: "provider"}),
     }
     records = {"scope": {"attributes": content()}, "logRecords": [by_name, by_attribute, ours]}
     return {"resourceLogs": [{"resource": {"attributes": content()}, "scopeLogs": [records]}]}
@@ -176,7 +161,7 @@ def metrics() -> dict[str, Any]:
     point = {
         "timeUnixNano": now,
         "asInt": "1",
-        "attributes": content() + attributes({names.OUTCOME: "completed"}),
+        "attributes": content() + otlp_attributes({names.OUTCOME: "completed"}),
     }
     total = {"dataPoints": [point], "aggregationTemporality": 2, "isMonotonic": True}
     metric = {"name": names.STREAMS.name, "sum": total}
@@ -204,9 +189,9 @@ def test_no_canary_leaves_and_what_is_no_content_stays(
     redacting.start()
     backend.keep_bytes = True
 
-    post(redacting, "/v1/traces", traces())
-    post(redacting, "/v1/logs", logs())
-    post(redacting, "/v1/metrics", metrics())
+    post_json(redacting, "/v1/traces", traces())
+    post_json(redacting, "/v1/logs", logs())
+    post_json(redacting, "/v1/metrics", metrics())
     wait_until(lambda: backend.span_count and backend.logs and backend.metrics)
 
     assert not any(CANARY.encode() in seen for seen in backend.bytes_seen)
@@ -231,7 +216,7 @@ def test_without_the_layer_the_canaries_would_have_left(collector: Callable[...,
     agent = collector("agent").start()
     backend.keep_bytes = True
 
-    post(agent, "/v1/traces", traces())
+    post_json(agent, "/v1/traces", traces())
     wait_until(lambda: backend.span_count)
 
     assert any(CANARY.encode() in seen for seen in backend.bytes_seen)
@@ -239,8 +224,6 @@ def test_without_the_layer_the_canaries_would_have_left(collector: Callable[...,
 
 def test_every_name_of_ours_stays() -> None:
     """The list of what stays has each gen_ai.* name of the telemetry contract, and none that carries content."""
-    import re
-
     statements = yaml.safe_load((CONFIGS / "redaction.yaml").read_text())["processors"]
     first = statements["transform/redaction"]["trace_statements"][0]["statements"]
     kept = re.compile(next(one for one in first if one.startswith("keep_matching")).split('"')[3])
