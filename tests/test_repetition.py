@@ -34,14 +34,8 @@ def loops_by_definition(text: str) -> list[tuple[int, int, int]]:
         differences = (number ^ (number >> 8 * period)).to_bytes(len(text), "little")[:size]
         for same in re.finditer(rb"\0{400,}", differences):
             start, wasted = same.start(), same.end() - same.start()
-            shorter = any(
-                period % p == 0 and s <= start and same.end() + period <= s + p + w for s, p, w in found
-            )
-            if (
-                wasted >= needed(period)
-                and not shorter
-                and any(map(str.isalnum, text[start : start + period]))
-            ):
+            shorter = any(period % p == 0 and s <= start and same.end() + period <= s + p + w for s, p, w in found)
+            if wasted >= needed(period) and not shorter and any(map(str.isalnum, text[start : start + period])):
                 found.append((start, period, wasted))
     return found
 
@@ -97,6 +91,20 @@ def test_a_run_too_short_is_no_loop(period: int) -> None:
     for wasted in (needed(period) - 1, max(0, needed(period) - period)):
         text, _ = embedded(rng, rng.choice(ALPHABETS), period, wasted)
         assert detect(text, [700]).loops == 0
+
+
+@pytest.mark.parametrize("period", [1, 133, 134, 255, 256, 511, 512, 1_022, 1_023, 1_024, 1_025, 2_000])
+@pytest.mark.parametrize("residue", [1_023, 0, 1, 255, 511, 977])
+def test_the_shortest_loop_is_found_wherever_it_ends(period: int, residue: int) -> None:
+    """A loop that ends anywhere between two of the offsets where text is digested is found all the same."""
+    rng = random.Random(period)
+    run = (primitive(rng, ALPHABETS[0], period) * 402)[: period + needed(period)]
+    before = "".join(rng.choice(ALPHABETS[1]) for _ in range((residue - len(run) - 1) % 1_024 + 1_024)) + "<"
+
+    found = detect(before + run + ">" + before * 2, [480]).found
+
+    assert found is not None
+    assert (found.start, found.period, found.wasted) == (len(before), period, needed(period))
 
 
 patchwork = st.lists(
@@ -202,6 +210,17 @@ def test_a_loop_outranks_a_suspicion() -> None:
     assert detector.found is not None
     assert not detector.found.suspected
     assert detector.found.period == 8
+
+
+def test_a_block_with_a_loop_is_not_suspected_too() -> None:
+    """After a loop nothing more is told of near-repeats: one signal a block."""
+    near = [f"The brown fox number {n} jumps over the lazy dog again. " for n in range(400)]
+    detector = RepetitionDetector()
+
+    told = [detector.feed(text) for text in ("no more " * 100, *near)]
+
+    assert sum(told) == detector.loops == 1
+    assert detector.finish() == Repetition(0, 8, 100.0, 792, False)
 
 
 def test_reset_begins_a_new_block() -> None:
