@@ -89,9 +89,7 @@ _OWN: dict[str, Callable[[Script], Script]] = {
     "tool_use_buffered": lambda script: _buffered(script.text(prose(40)), 0.2),
     "loop_text": lambda script: script.text(prose(200) + loop(48, 40, 30), chunk=9),
     "loop_thinking": lambda script: script.thinking(prose(200) + loop(48, 40, 30), chunk=9).text(prose(60)),
-    "loop_tool_input": lambda script: script.tool_use(
-        "send_email", {"body": prose(200) + loop(48, 40, 30)}, chunk=9
-    ),
+    "loop_tool_input": lambda script: script.tool_use("send_email", {"body": prose(200) + loop(48, 40, 30)}, chunk=9),
 }
 
 

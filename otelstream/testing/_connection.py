@@ -134,6 +134,8 @@ class Connection(asyncio.Protocol):
                 self.task = asyncio.get_running_loop().create_task(self._answer())
                 return
             else:
+                if event is h11.NEED_DATA and self.http.they_are_waiting_for_100_continue:
+                    self.transport.write(self.http.send(h11.InformationalResponse(status_code=100, headers=[])))
                 return
 
     async def _answer(self) -> None:
@@ -183,9 +185,7 @@ class Connection(asyncio.Protocol):
             message = f"simulator: no {request.method} {request.path}; it serves POST …/messages"
             return make_plan("empty", Faults.http_error(404, message=message), None)
         if not isinstance(request.body, dict):
-            return make_plan(
-                "empty", Faults.http_error(400, message="The request body is not valid JSON"), None
-            )
+            return make_plan("empty", Faults.http_error(400, message="The request body is not valid JSON"), None)
         return None
 
     def _retouch(self, plan: Plan, exchange: Exchange) -> Callable[[Event], bytes]:
@@ -261,9 +261,7 @@ class Connection(asyncio.Protocol):
             at = time.perf_counter()
             for event, frame in events:
                 index, shared = len(exchange.events), wire if event is events[0][0] else 0
-                write = Write(
-                    index, event.name, event.kind, event.chars, len(frame), shared, began, at, frame
-                )
+                write = Write(index, event.name, event.kind, event.chars, len(frame), shared, began, at, frame)
                 exchange.events.append(write)
             if last:
                 self._end("end")
@@ -277,10 +275,7 @@ class Connection(asyncio.Protocol):
             await self._send(framed, log if final else None)
             if not final:
                 await asyncio.sleep(plan.split_gap)
-        if not last:
-            self.sim._notify()
-            # Others get their turn, and a client that has left is noticed, between any two writes.
-            await asyncio.sleep(0)
+        self.sim._notify()
 
     async def _send(self, data: bytes, log: Callable[[], None] | None = None) -> None:
         """Return once the kernel has every byte.
@@ -315,9 +310,7 @@ class Connection(asyncio.Protocol):
         await self._send(self.http.send(response), log)
         self.sim._notify()
 
-    async def _send_whole(
-        self, exchange: Exchange, status: int, headers: dict[str, str], body: bytes
-    ) -> None:
+    async def _send_whole(self, exchange: Exchange, status: int, headers: dict[str, str], body: bytes) -> None:
         headers = {"content-type": "application/json", "content-length": str(len(body)), **headers}
         await self._send_head(exchange, status, headers)
         rest = self.http.send(h11.Data(data=body)) + self.http.send(h11.EndOfMessage())
@@ -366,9 +359,7 @@ class Connection(asyncio.Protocol):
                 answer = [exchange.as_dict() for exchange in self.sim.log]
             elif (request.method, request.path) == ("DELETE", "/_simulator/log"):
                 self.sim.clear()
-            elif (request.method, request.path) == ("POST", "/_simulator/play") and isinstance(
-                request.body, dict
-            ):
+            elif (request.method, request.path) == ("POST", "/_simulator/play") and isinstance(request.body, dict):
                 given = dict(request.body)
                 schedule = Schedule(**given.pop("schedule", {}))
                 self.sim.play(given.pop("script", "text_short"), schedule=schedule, **given)
@@ -386,8 +377,11 @@ class Connection(asyncio.Protocol):
 
 
 async def _sleep(seconds: float | None) -> None:
-    """Sleep at least *seconds* (None: for ever)."""
+    """Sleep at least *seconds* (None: for ever), and always let others have their turn.
+
+    So a client that has left is noticed between any two writes.
+    """
     if seconds is None:
         await asyncio.get_running_loop().create_future()
-    elif seconds > 0:
+    else:
         await asyncio.sleep(seconds)

@@ -107,11 +107,7 @@ class Exchange:
     def first(self, *kinds: Kind) -> Write | None:
         """The first write of one of these kinds; empty deltas do not count."""
         return next(
-            (
-                each
-                for each in self.events
-                if each.kind in kinds and (each.chars or each.kind not in CHUNK_KINDS)
-            ),
+            (each for each in self.events if each.kind in kinds and (each.chars or each.kind not in CHUNK_KINDS)),
             None,
         )
 
@@ -119,9 +115,7 @@ class Exchange:
         """The exchange as JSON has it, without bodies of events and without credentials."""
         shown = {key: value for key, value in vars(self).items() if key not in {"events", "request"}}
         headers = {key: value for key, value in self.request.headers.items() if key not in _SECRETS}
-        events = [
-            {key: value for key, value in vars(write).items() if key != "frame"} for write in self.events
-        ]
+        events = [{key: value for key, value in vars(write).items() if key != "frame"} for write in self.events]
         request = {**vars(self.request), "headers": headers, "attempt": self.request.attempt}
         return {**shown, "complete": self.complete, "request": request, "events": events}
 

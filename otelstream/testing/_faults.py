@@ -78,15 +78,11 @@ class Fault:
         return self.text
 
 
-def make_plan(
-    what: str | Script, fault: Fault | str | Iterable[Fault | str] | None, when: Schedule | None
-) -> Plan:
+def make_plan(what: str | Script, fault: Fault | str | Iterable[Fault | str] | None, when: Schedule | None) -> Plan:
     """Join script, schedule and faults; faults come last, in order, on events that have their times."""
     played = (script(what) if isinstance(what, str) else what).finished()
     schedule = when or Schedule()
-    steps = [
-        Step(event, pause) for event, pause in zip(played.events, schedule.gaps(played.events), strict=True)
-    ]
+    steps = [Step(event, pause) for event, pause in zip(played.events, schedule.gaps(played.events), strict=True)]
     plan = Plan(played, steps, schedule, headers_pause=schedule.headers, split=schedule.split)
     faults = [fault] if isinstance(fault, (str, Fault)) else list(fault or ())
     each: Fault | None = None
@@ -118,7 +114,7 @@ def _index(plan: Plan, point: Point, chunks: int | None, events: int | None) -> 
     if events is not None or point in {"request", "headers"}:
         found = events or 0
         if found > len(plan.steps):
-            raise ScriptError(f"it has {len(plan.steps)} events")
+            raise ScriptError(f"it has only {len(plan.steps)} events")
         return found
     if point == "finish":
         return next(i + 1 for i, step in enumerate(plan.steps) if step.event.kind == "message_delta")
@@ -126,7 +122,7 @@ def _index(plan: Plan, point: Point, chunks: int | None, events: int | None) -> 
         raise ScriptError(f"no point {point!r}; there are 'request', 'headers' and 'finish'")
     places = [i for i, step in enumerate(plan.steps) if step.event.chunk]
     if chunks > len(places) or (chunks == 0 and not places):
-        raise ScriptError(f"it has {len(places)} chunks")
+        raise ScriptError(f"it has only {len(places)} chunks")
     return places[chunks - 1] + 1 if chunks else places[0]
 
 
@@ -192,14 +188,14 @@ def _rewrite(plan: Plan, at: int, change: Callable[[str], str]) -> None:
 def _finish(plan: Plan, at: int, stop_reason: str, close: bool, **delta: Any) -> None:
     """End the reply at step *at* with another finish reason."""
     kept, rest = plan.steps[:at], plan.steps[at:]
+    usage = next(step.event.payload["usage"] for step in plan.steps if step.event.kind == "message_delta")
+    usage["output_tokens"] = 1 + sum(step.event.chars for step in kept if step.event.chunk) // 4
     opened = [step.event for step in kept if step.event.kind in {"block_start", "redacted_thinking"}]
     stopped = sum(step.event.kind == "block_stop" for step in kept)
     pause = rest[0].pause if rest else 0.0
     if close and len(opened) > stopped:
-        kept.append(
-            Step(Event.of({"type": "content_block_stop", "index": opened[-1].payload["index"]}), pause)
-        )
-    ending = Script("ending").end(stop_reason, **delta).events[1:]
+        kept.append(Step(Event.of({"type": "content_block_stop", "index": opened[-1].payload["index"]}), pause))
+    ending = Script("ending").end(stop_reason, usage=usage, **delta).events[1:]
     plan.steps = [*kept, *(Step(event, pause) for event in ending)]
 
 
@@ -222,6 +218,8 @@ class Faults:
         message: str | None = None,
     ) -> Callable[[Plan], None]:
         """Send an `error` event, then end the body as the provider does."""
+        if point == "request":
+            raise ScriptError("error_after('request'): an error event needs a reply; http_error(...) needs none")
 
         def apply(plan: Plan) -> None:
             _end(plan, "end", point, chunks, events)
@@ -265,10 +263,14 @@ class Faults:
     @staticmethod
     @_named
     def stall_after(
-        seconds: float = 3.0, *, chunks: int | None = None, events: int | None = None
+        seconds: float = 3.0,
+        *,
+        point: Point = None,
+        chunks: int | None = None,
+        events: int | None = None,
     ) -> Callable[[Plan], None]:
         """Be silent for *seconds*, then go on."""
-        return _silence(seconds, None, chunks, events)
+        return _silence(seconds, None, point, chunks, events)
 
     @staticmethod
     @_named
@@ -276,13 +278,14 @@ class Faults:
         seconds: float | None = None,
         *,
         every: float = 1.0,
+        point: Point = None,
         chunks: int | None = None,
         events: int | None = None,
     ) -> Callable[[Plan], None]:
         """Send nothing but pings, *every* so many seconds, for *seconds* (None: till the client closes)."""
         if every <= 0:
             raise ScriptError(f"every={every}: more than 0 seconds")
-        return _silence(seconds, every, chunks, events)
+        return _silence(seconds, every, point, chunks, events)
 
     @staticmethod
     @_named
@@ -443,14 +446,14 @@ class Faults:
 
 
 def _silence(
-    seconds: float | None, every: float | None, chunks: int | None, events: int | None
+    seconds: float | None, every: float | None, point: Point, chunks: int | None, events: int | None
 ) -> Callable[[Plan], None]:
     def apply(plan: Plan) -> None:
         if seconds is None:
-            _end(plan, "hang", None, chunks, events)
+            _end(plan, "hang", point, chunks, events)
             plan.ping_every = every
             return
-        at = _index(plan, None, chunks, events)
+        at = _index(plan, point, chunks, events)
         if at == len(plan.steps):
             raise ScriptError("nothing comes after that point")
         plan.steps[at] = replace(plan.steps[at], pause=seconds, ping_every=every)

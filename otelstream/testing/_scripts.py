@@ -167,9 +167,7 @@ class Script:
             if self.message_id:
                 object.__setattr__(self, "pinned", self.pinned | {self.message_id})
 
-    def text(
-        self, text: str | Sequence[str], *, chunk: int = DEFAULT_CHUNK, citations: Sequence[Any] = ()
-    ) -> Script:
+    def text(self, text: str | Sequence[str], *, chunk: int = DEFAULT_CHUNK, citations: Sequence[Any] = ()) -> Script:
         """Add a text block; *citations* (their JSON objects) follow the text inside it."""
         deltas = [{"type": "text_delta", "text": part} for part in _cut(text, chunk)]
         cited: list[dict[str, Any]] = [{"type": "citations_delta", "citation": each} for each in citations]
@@ -243,18 +241,14 @@ class Script:
         """Add the block that marks where a refusing model hands over to the model *to*."""
         origin = self.events[0].payload["message"]["model"]
         trigger = {"type": "refusal", "category": category}
-        return self.block(
-            {"type": "fallback", "from": {"model": origin}, "to": {"model": to}, "trigger": trigger}
-        )
+        return self.block({"type": "fallback", "from": {"model": origin}, "to": {"model": to}, "trigger": trigger})
 
     def block(self, content_block: Mapping[str, Any], deltas: Sequence[Mapping[str, Any]] = ()) -> Script:
         """Add any content block: its start, its deltas, its stop (and, after the first start, a ping)."""
         index = self.index
         start = {"type": "content_block_start", "index": index, "content_block": content_block}
         events = [Event.of(start, self._pause), *([PING] if index == 0 else [])]
-        events += [
-            Event.of({"type": "content_block_delta", "index": index, "delta": delta}) for delta in deltas
-        ]
+        events += [Event.of({"type": "content_block_delta", "index": index, "delta": delta}) for delta in deltas]
         events.append(Event.of({"type": "content_block_stop", "index": index}))
         return self.add(*events)
 
@@ -276,18 +270,14 @@ class Script:
         *delta* goes beside the reason: `stop_sequence=`, `stop_details=`, `container=`; `usage=` and
         `context_management=` go where the provider has them.
         """
-        tokens = (
-            output_tokens if output_tokens is not None else 1 + sum(event.chars for event in self.events) // 4
-        )
+        tokens = output_tokens if output_tokens is not None else 1 + sum(event.chars for event in self.events) // 4
         usage = {"input_tokens": self.input_tokens, "output_tokens": tokens, **delta.pop("usage", {})}
         beside = {key: delta.pop(key) for key in ("context_management",) if key in delta}
         inner = {"stop_reason": stop_reason, "stop_sequence": None, **delta}
         finish = Event.of({"type": "message_delta", "delta": inner, "usage": usage, **beside}, self._pause)
         return self.add(finish, Event.of({"type": "message_stop"}))
 
-    def refuse(
-        self, *, category: str | None = None, explanation: str | None = None, **details: Any
-    ) -> Script:
+    def refuse(self, *, category: str | None = None, explanation: str | None = None, **details: Any) -> Script:
         """Finish by a refusal."""
         stop_details = {"type": "refusal", "category": category, "explanation": explanation, **details}
         return self.end("refusal", stop_details=stop_details)
@@ -305,9 +295,7 @@ class Script:
     @property
     def stop_reason(self) -> str | None:
         """The finish reason it gives."""
-        reasons = [
-            event.payload["delta"]["stop_reason"] for event in self.events if event.kind == "message_delta"
-        ]
+        reasons = [event.payload["delta"]["stop_reason"] for event in self.events if event.kind == "message_delta"]
         return reasons[-1] if reasons else None
 
     def finished(self) -> Script:
@@ -315,9 +303,7 @@ class Script:
         if any(event.kind == "message_delta" for event in self.events):
             return self
         starts = [event.payload for event in self.events if event.kind == "block_start"]
-        return self.end(
-            "tool_use" if starts and starts[-1]["content_block"]["type"] == "tool_use" else "end_turn"
-        )
+        return self.end("tool_use" if starts and starts[-1]["content_block"]["type"] == "tool_use" else "end_turn")
 
     @classmethod
     def read(cls, name: str, body: bytes) -> Script:
@@ -378,7 +364,7 @@ class Schedule:
 
     `headers` before the status line, `first` before the first event, `gap` before each later one (a float, or
     a sequence: the n-th later event's, the last value going on). `pauses` overrides single events by their
-    index in the script. `jitter` spreads `gap` by that share, the same way for the same `seed`. `coalesce`
+    index in the script. `jitter` spreads `gap` by that share of it, the same way for the same `seed`. `coalesce`
     events share one write; `split` bytes make one write.
     """
 
@@ -393,10 +379,17 @@ class Schedule:
 
     def __post_init__(self) -> None:
         gaps = [self.gap] if isinstance(self.gap, (int, float)) else [*self.gap]
-        if min([self.first, self.headers, *gaps, *self.pauses.values()]) < 0 or not 0 <= self.jitter <= 1:
-            raise ScriptError(f"{self}: seconds cannot be negative, jitter lies between 0 and 1")
-        if self.coalesce < 1 or (self.split is not None and self.split < 1):
-            raise ScriptError(f"{self}: coalesce and split are at least 1")
+        for name, least, values in (
+            ("first", 0, [self.first]),
+            ("gap", 0, gaps),
+            ("headers", 0, [self.headers]),
+            ("pauses", 0, [*self.pauses.values()]),
+            ("jitter", 0, [self.jitter]),
+            ("coalesce", 1, [self.coalesce]),
+            ("split", 1, [1 if self.split is None else self.split]),
+        ):
+            if values and min(values) < least:
+                raise ScriptError(f"{name}={min(values)}: at least {least}")
 
     def gaps(self, events: Sequence[Event]) -> list[float]:
         """The seconds before each of *events*."""
@@ -406,8 +399,6 @@ class Schedule:
             gap = self.first
             if i:
                 steps = [self.gap] if isinstance(self.gap, (int, float)) else self.gap
-                gap = (steps[min(i - 1, len(steps) - 1)] if steps else 0.0) * (
-                    1 + self.jitter * spread.uniform(-1, 1)
-                )
+                gap = (steps[min(i - 1, len(steps) - 1)] if steps else 0.0) * (1 + self.jitter * spread.uniform(-1, 1))
             gaps.append(self.pauses.get(i, gap + event.pause))
         return gaps

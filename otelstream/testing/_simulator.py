@@ -55,11 +55,20 @@ class ProviderSimulator(Faults):
     cut_after=chunks:40; gap=0.01`, or by `POST /_simulator/play` with the arguments of `play` as JSON, and
     reads `GET /_simulator/log`. It may be stopped (the port then refuses connections) and started again on
     the same port.
+
+    *on_end* is called in the simulator's thread with each exchange that ended; the log keeps the newest
+    *log_limit*; without *fresh_ids* a script's ids are the same at each play.
     """
 
     def __init__(
-        self, port: int = 0, *, host: str = "127.0.0.1", fresh_ids: bool = True, log_limit: int = 100_000
-    ):
+        self,
+        port: int = 0,
+        *,
+        host: str = "127.0.0.1",
+        fresh_ids: bool = True,
+        log_limit: int = 100_000,
+        on_end: Callable[[Exchange], None] | None = None,
+    ) -> None:
         self.host = host
         self.port = port
         self._fresh_ids = fresh_ids
@@ -71,7 +80,7 @@ class ProviderSimulator(Faults):
         self._connections: set[Connection] = set()
         self._connection_count = 0
         self._default = make_plan("text_short", None, None)
-        self._on_end: Callable[[Exchange], None] | None = None
+        self._on_end = on_end
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
@@ -79,7 +88,8 @@ class ProviderSimulator(Faults):
     @property
     def base_url(self) -> str:
         """What the SDK takes as `base_url`."""
-        return f"http://{self.host}:{self.port}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
 
     def start(self) -> Self:
         """Listen; raises SimulatorError where the port is taken."""
@@ -90,15 +100,15 @@ class ProviderSimulator(Faults):
         try:
             listener.bind((self.host, self.port))
             listener.listen(4096)
-        except OSError as error:
+        except (OSError, OverflowError) as error:
             listener.close()
-            if error.errno == errno.EADDRINUSE:
+            if getattr(error, "errno", None) == errno.EADDRINUSE:
                 raise SimulatorError(
                     f"port {self.port} on {self.host} is in use: stop what listens there, "
                     "or choose another port (0 takes a free one)"
                 ) from None
             raise SimulatorError(
-                f"cannot listen on {self.host}:{self.port}: {error.strerror or error}"
+                f"cannot listen on {self.host}:{self.port}: {getattr(error, 'strerror', None) or error}"
             ) from None
         self.port = listener.getsockname()[1]
         listener.setblocking(False)
@@ -216,8 +226,9 @@ class ProviderSimulator(Faults):
 
     def _closed(self, exchange: Exchange) -> None:
         self._notify()
-        if self._on_end is not None:
-            self._on_end(exchange)
+        if self._on_end is not None and self._loop is not None:
+            # Not from here, where the log may be held.
+            self._loop.call_soon(self._on_end, exchange)
 
     async def _serve(self, listener: socket.socket, ready: threading.Event) -> None:
         self._loop = asyncio.get_running_loop()
