@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -11,6 +11,7 @@ from otelstream._semconv import GAP_BOUNDS
 
 FIRST_WINDOW = 32
 LAST_WINDOW = 12  # open-ended
+OPEN_ENDED = 1 << 30
 EXACT = 128  # gaps kept as they are; beyond, percentiles come from the buckets
 
 
@@ -38,27 +39,36 @@ class Gaps:
         self.longest = 0.0
         self._exact: list[float] = []
 
-    def add(self, ordered: Sequence[float]) -> None:
-        """Add gaps in ascending order, in seconds."""
-        size = len(ordered)
-        longest = ordered[-1]
+    def add(self, gaps: Sequence[float]) -> None:
+        """Add some gaps, in seconds."""
+        size = len(gaps)
+        longest = max(gaps)
         self.count += size
-        self.total += sum(ordered)
+        self.total += sum(gaps)
         self.longest = max(self.longest, longest)
         if len(self._exact) < EXACT:
-            self._exact.extend(ordered[: EXACT - len(self._exact)])
+            self._exact.extend(gaps[: EXACT - len(self._exact)])
         counts = self.counts
         if longest <= GAP_BOUNDS[0]:  # a burst, the commonest batch of all
             counts[0] += size
             return
+        ordered = sorted(gaps)
         below = 0
-        for index, bound in enumerate(GAP_BOUNDS):
-            upto = bisect_right(ordered, bound, below)
+        for index in range(bisect_left(GAP_BOUNDS, ordered[0]), len(GAP_BOUNDS)):
+            upto = bisect_right(ordered, GAP_BOUNDS[index], below)
             counts[index] += upto - below
             below = upto
             if below == size:
                 return
         counts[-1] += size - below
+
+    def merge(self, other: Gaps) -> None:
+        """Add all gaps of another bag."""
+        self.count += other.count
+        self.total += other.total
+        self.longest = max(self.longest, other.longest)
+        self._exact.extend(other._exact[: EXACT - len(self._exact)])
+        self.counts = [mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True)]
 
     def quantile(self, q: float) -> float | None:
         """The gap that a share `q` does not exceed; interpolated in its bucket once gaps are many."""
@@ -79,7 +89,7 @@ class Gaps:
 
 
 class Cadence:
-    """The gaps of a whole stream and of its current window."""
+    """The gaps of a stream: those of closed windows summed up in `all`, and the window that is open."""
 
     __slots__ = ("_chars", "_size", "_start", "_window", "all", "windows")
 
@@ -94,14 +104,12 @@ class Cadence:
     @property
     def room(self) -> int:
         """Chunks until the window closes; a batch must not be larger, so that windows end where they say."""
-        return self._size - self._window.count if self._size else 1 << 30
+        return self._size - self._window.count if self._size else OPEN_ENDED
 
     def add(self, gaps: Sequence[float], chars: int, elapsed: float) -> None:
         """Add one batch of gaps in seconds, that ended at `elapsed` seconds since the request."""
         if gaps:
-            ordered = sorted(gaps)
-            self.all.add(ordered)
-            self._window.add(ordered)
+            self._window.add(gaps)
         self._chars += chars
         if self._size and self._window.count >= self._size:
             self.close(elapsed)
@@ -111,12 +119,13 @@ class Cadence:
         self._start = elapsed
 
     def close(self, elapsed: float) -> None:
-        """End the current window, if it has anything."""
+        """End the open window, if it has anything; after the last one `all` is whole."""
         gaps = self._window
         if not gaps.count:
             return
         p50, p95 = gaps.quantile(0.5) or 0.0, gaps.quantile(0.95) or 0.0
         self.windows.append(Window(self._start, elapsed, gaps.count, p50, p95, gaps.longest, self._chars))
+        self.all.merge(gaps)
         self._window = Gaps()
         self._start = elapsed
         self._chars = 0

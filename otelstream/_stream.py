@@ -13,7 +13,7 @@ from opentelemetry.util.types import AttributeValue
 
 from otelstream import _semconv as s
 from otelstream._cadence import Cadence
-from otelstream._ending import Ending, by_finish_reason
+from otelstream._ending import Ending, by_finish_reason, failed
 from otelstream._objectives import succeeded_then_failed
 from otelstream._repetition import Repetition, RepetitionDetector
 from otelstream._trouble import trouble
@@ -181,7 +181,7 @@ class StreamObservation:
         self.loops: list[Loop] = []
         self.loop: Any = None  # lag of the event loop that reads this stream
         self._detectors: dict[s.BlockKind, RepetitionDetector] = {}
-        self.undecodable = False
+        self.undecodable: s.Fault | None = None  # what a stream is that was left at an event nobody can parse
         self.exhausted = False
         self.finish_reason: str | None = None
         self.finish_raw: str | None = None
@@ -336,8 +336,8 @@ class StreamObservation:
         left = ending.outcome in ("cancelled", "abandoned", "caller_error")
         if left and self.finish_reason is not None:
             ending, left = by_finish_reason(self.finish_reason), False
-        if left and self.undecodable:
-            ending, left = Ending("failed", "protocol_error", "protocol_error"), False
+        if left and self.undecodable is not None:
+            ending, left = failed(self.undecodable), False
         if ending.fault != "none":
             return ending
         fault: s.Fault = "none"

@@ -242,10 +242,8 @@ class Patches:
         stream = _observed(sdk_stream)
         if stream is None:
             return wrapped(*args, **kwargs)
-        if _straight(wrapped):
-            source = sdk_stream._decoder.aiter_bytes(sdk_stream.response.aiter_bytes())
-        else:
-            source = wrapped()
+        straight = _straight(wrapped)
+        source = sdk_stream._decoder.aiter_bytes(sdk_stream.response.aiter_bytes()) if straight else wrapped()
         return aread(source, stream, sdk_stream.response)
 
     def _close(self, wrapped: Any, sdk_stream: Any, args: Any, kwargs: Any) -> Any:

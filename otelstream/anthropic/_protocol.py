@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from otelstream import _semconv as s
@@ -36,10 +38,11 @@ _FIELDS = {
 class Reading:
     """Our place in the protocol: the block that is open, and how its deltas look on the wire."""
 
-    __slots__ = ("buffer", "field", "kind", "leftover", "prefix", "server_tool", "tool", "visible")
+    __slots__ = ("buffer", "cut", "kind", "last", "leftover", "prefix", "server_tool", "tool", "visible")
 
     def __init__(self) -> None:
         self.server_tool = False  # a provider's own tool was called and its result is not here yet
+        self.last = ""  # the data of the last event
         self.leftover = 0.0  # waited for deltas that are no chunk
         self.open(None)
 
@@ -49,7 +52,7 @@ class Reading:
         self.tool = tool
         self.buffer: list[str] = []
         self.prefix = ""  # everything before the text of a delta of this block; "" until seen
-        self.field = ""
+        self.cut: Callable[[str], str] = str  # takes the text out of one that nothing pads
 
 
 def countdown(stream: StreamObservation) -> int:
@@ -68,24 +71,18 @@ def flush(stream: StreamObservation, at: float) -> int:
     reading: Reading = stream.reading
     batch, gaps = datas[:count], waits[:count]
     del datas[:count], waits[:count]
+    reading.last = batch[-1]
     if reading.leftover:
         gaps[0] += reading.leftover
         reading.leftover = 0.0
-    texts = _fast_texts(reading, batch)
-    if texts is None:
+    chunks = count
+    text = _fast_text(reading, batch)
+    if text is None:
         texts, gaps = _slow_texts(stream, batch, gaps)
         if not texts:
             return countdown(stream)
-        text = "".join(texts)
-    else:
-        text = "".join(texts)
-        if "\\" in text:
-            try:
-                text = json.loads(f'"{text}"')
-            except ValueError:
-                stream.undecodable = True
+        chunks, text = len(texts), "".join(texts)
     kind = reading.kind or "other"
-    chunks = len(texts)
     if stream.first_chunk_at is None:
         stream.first_chunk(kind, at)
         gaps = gaps[1:]
@@ -106,15 +103,27 @@ def flush(stream: StreamObservation, at: float) -> int:
     return countdown(stream)
 
 
-def _fast_texts(reading: Reading, batch: list[str]) -> list[str] | None:
-    """The still escaped texts of deltas that look like the first of their block; None if one does not."""
+def _fast_text(reading: Reading, batch: list[str]) -> str | None:
+    """The text of deltas that all look like the first of their block; None if one does not, or is empty."""
     prefix = reading.prefix
-    if not prefix:
+    # Whatever sorts between two strings with a prefix has it too.
+    if not prefix or not (min(batch).startswith(prefix) and max(batch).startswith(prefix)):
         return None
-    start = len(prefix)
-    texts = [data[start : data.rfind('"')] for data in batch if data.startswith(prefix)]
-    # An empty one is an empty delta, or a frame cut inside its text: both are for the slow way.
-    return texts if len(texts) == len(batch) and "" not in texts else None
+    texts = list(map(reading.cut, batch))
+    text = "".join(texts)
+    if '"' in text:  # an escaped quote, or providers' padding after the text, each delta its own
+        start = len(prefix)
+        texts = [data[start : data.rfind('"')] for data in batch]
+        text = "".join(texts)
+    if "" in texts:
+        return None
+    if "\\" not in text:
+        return None if '"' in text else text
+    try:
+        unescaped: str = json.loads(f'"{text}"')
+    except ValueError:
+        return None
+    return unescaped
 
 
 def _slow_texts(stream: StreamObservation, batch: list[str], gaps: list[float]) -> tuple[list[str], list[float]]:
@@ -128,7 +137,6 @@ def _slow_texts(stream: StreamObservation, batch: list[str], gaps: list[float]) 
             field = _FIELDS.get(delta["type"], "")
             text = delta.get(field)
         except (ValueError, TypeError, KeyError, AttributeError):
-            stream.undecodable = True
             continue
         if isinstance(text, str) and text:
             texts.append(text)
@@ -145,7 +153,7 @@ def _learn(reading: Reading, data: str, field: str, text: str) -> None:
     raw = data[start : data.rfind('"')]
     try:
         if start > 0 and json.loads(f'"{raw}"') == text and not data[data.rfind('"') + 1 :].strip(" }"):
-            reading.prefix, reading.field = data[:start], field
+            reading.prefix, reading.cut = data[:start], itemgetter(slice(start, -len('"}}')))
     except ValueError:
         return
 
@@ -162,16 +170,17 @@ def event(stream: StreamObservation, name: str | None, data: str, at: float, wai
     stream.carry = waited
     try:
         stop = not flush(stream, at) if stream.datas else False
+        stream.reading.last = data
         if name == "ping":
             stream.ping_seen = True
         elif data:
             _parsed(stream, name, json.loads(data), at)
         return 0 if stop else countdown(stream)
     except ValueError:
-        stream.undecodable = True
+        return 1  # the SDK says so to the application, and we at the end
     except Exception:
         trouble("reading a stream event")
-    return 1
+        return 1
 
 
 def _parsed(stream: StreamObservation, name: str | None, data: Any, at: float) -> None:
@@ -264,10 +273,20 @@ def _validity(reading: Reading) -> s.ToolInput | None:
     return "valid"
 
 
+def _decodable(data: str) -> bool:
+    try:
+        return not data or isinstance(json.loads(data), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
 def left_open(stream: StreamObservation, at: float) -> None:
-    """The stream ends: sum what waits, and keep a tool call whose input never ended."""
+    """The stream ends: sum what waits, look whether the last event made sense, keep a tool call left unfinished."""
+    last = stream.datas[-1] if stream.datas else stream.reading.last
     flush(stream, at)
     tool = stream.reading.tool
+    if not _decodable(last):
+        stream.undecodable = "protocol_error" if tool is None else "malformed_tool_call"
     if tool is not None:
         tool.input = "incomplete"
         stream.tool_calls.append(tool)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The hot path: one generator in the place of the SDK's own, straight over its decoder.
 
-Per delta it costs two clock reads, one comparison of a name, two list appends and three comparisons of numbers;
+Per delta it costs two clock reads, a comparison of a name and one of times, two list appends and a countdown;
 everything else waits for a batch of deltas, a structural event or the end.
 """
 
@@ -16,7 +16,7 @@ from otelstream._ending import CUT_SHORT, abandoned, cancelled, is_task_cancel
 from otelstream._looplag import heartbeat
 from otelstream._stream import clock
 from otelstream._trouble import trouble
-from otelstream.anthropic._faults import malformed, while_reading
+from otelstream.anthropic._faults import while_reading
 from otelstream.anthropic._protocol import DELTA, countdown, event, flush
 
 if TYPE_CHECKING:
@@ -28,34 +28,28 @@ def read(events: Iterator[Any], stream: StreamObservation, response: Any) -> Ite
     wait, keep = stream.waits.append, stream.datas.append
     threshold = stream.runtime.settings.stall_threshold
     left = countdown(stream)
-    ask = stream.ask = clock()
+    ask = stream.ask = last = clock()
     try:
         for sse in events:
-            got = clock()
-            stream.last = got
-            if sse.event == DELTA:
+            stream.last = got = clock()
+            if sse._event == DELTA:
                 wait(got - ask)
-                keep(sse.data)
+                keep(sse._data)
                 left -= 1
-                if not left or got - ask > threshold:
-                    left = _flush(stream, got)
+                if left and got - last < threshold:
+                    yield sse
+                    stream.ask = ask = clock()
+                    last = got
+                    continue
+                left = _batch(stream, got, ask, last)
                 yield sse
                 stream.ask = ask = clock()
             else:
-                left = _structural(stream, sse, got, ask)
+                left = _structural(stream, sse, got, ask, last)
                 yield sse
-                now = clock()
-                ask = now - stream.carry
-                stream.ask = stream.last = ask
-                stream.activity = got
-                if now - got > threshold:
-                    _held(stream, got, now)
-                if left == 0:
-                    break
-                continue
-            if ask - got > threshold:
-                _held(stream, got, ask)
-            if left == 0:
+                ask = _resumed(stream)
+            last = got
+            if not left:
                 break
         else:
             _exhausted(stream)
@@ -73,34 +67,28 @@ async def aread(events: AsyncIterator[Any], stream: StreamObservation, response:
     threshold = stream.runtime.settings.stall_threshold
     left = countdown(stream)
     _listen(stream)
-    ask = stream.ask = clock()
+    ask = stream.ask = last = clock()
     try:
         async for sse in events:
-            got = clock()
-            stream.last = got
-            if sse.event == DELTA:
+            stream.last = got = clock()
+            if sse._event == DELTA:
                 wait(got - ask)
-                keep(sse.data)
+                keep(sse._data)
                 left -= 1
-                if not left or got - ask > threshold:
-                    left = _flush(stream, got)
+                if left and got - last < threshold:
+                    yield sse
+                    stream.ask = ask = clock()
+                    last = got
+                    continue
+                left = _batch(stream, got, ask, last)
                 yield sse
                 stream.ask = ask = clock()
             else:
-                left = _structural(stream, sse, got, ask)
+                left = _structural(stream, sse, got, ask, last)
                 yield sse
-                now = clock()
-                ask = now - stream.carry
-                stream.ask = stream.last = ask
-                stream.activity = got
-                if now - got > threshold:
-                    _held(stream, got, now)
-                if left == 0:
-                    break
-                continue
-            if ask - got > threshold:
-                _held(stream, got, ask)
-            if left == 0:
+                ask = _resumed(stream)
+            last = got
+            if not left:
                 break
         else:
             _exhausted(stream)
@@ -112,28 +100,37 @@ async def aread(events: AsyncIterator[Any], stream: StreamObservation, response:
         raise
 
 
-def _flush(stream: StreamObservation, at: float) -> int:
+def _batch(stream: StreamObservation, got: float, ask: float, last: float) -> int:
+    """A batch is full, or time passed since the event at `last`. Returns the next countdown, 0 to stop."""
     try:
-        return flush(stream, at) or 0
+        _held(stream, last, ask)
+        return flush(stream, got)
     except Exception:
         trouble("summing chunks")
         return 1
 
 
-def _structural(stream: StreamObservation, sse: Any, got: float, ask: float) -> int:
+def _structural(stream: StreamObservation, sse: Any, got: float, ask: float, last: float) -> int:
+    """Any event but a delta; the time waited for it belongs to the next chunk's gap."""
     stream.activity = got
-    return event(stream, sse.event, sse.data, got, got - ask)
+    try:
+        _held(stream, last, ask)
+        return event(stream, sse._event, sse._data, got, got - ask)
+    except Exception:
+        trouble("reading an event")
+        return 1
+
+
+def _resumed(stream: StreamObservation) -> float:
+    """The reader asks for more after a structural event: as of then, less what it waited since the last chunk."""
+    stream.ask = stream.last = clock() - stream.carry
+    return stream.ask
 
 
 def _held(stream: StreamObservation, start: float, end: float) -> None:
-    """The consumer kept the stream parked for longer than the threshold."""
-    if stream.ending is not None or stream.first_chunk_at is None:
-        return
-    try:
-        _flush(stream, start)
+    """The consumer kept the stream parked: a stall, if for longer than the threshold."""
+    if end - start > stream.runtime.settings.stall_threshold and stream.first_chunk_at is not None:
         stream.stalled(end - start, stream.runtime.holder(stream, start, end), end)
-    except Exception:
-        trouble("recording a hold")
 
 
 def _listen(stream: StreamObservation) -> None:
@@ -157,9 +154,8 @@ def _broken(stream: StreamObservation, error: BaseException) -> None:
         return
     try:
         if isinstance(error, GeneratorExit):
-            # Nobody closed the stream itself: the reader let go of it. Perhaps the SDK did, over what it had to parse.
-            _flush(stream, clock())
-            stream.end(malformed(stream) if stream.undecodable else abandoned("gc"))
+            # Nobody closed the stream itself: the reader let go of it, or the SDK did, over what it could not parse.
+            stream.end(abandoned("gc"))
         elif is_task_cancel(error) and stream.native_end is None:
             _after_this_step(stream, error)
         else:

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.venv-demo/ready: pyproject.toml
+	$(PYTHON) -m venv .venv-demo
+	.venv-demo/bin/python -m pip install --quiet -e '.[testing]'
+	@touch $@
+
+$(VENV)/ready: pyproject.toml tests/requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet -e '.[all]' -r tests/requirements.txt
+	@touch $@
+
+demo: .venv-demo/ready ## play the ways a stream can end, and show them (no key, no network)
+	@.venv-demo/bin/otelstream demo
+
+test: $(VENV)/ready ## run the tests
+	$(RUN) -m pytest -m "not slow"
+
+lint: $(VENV)/ready ## lint and format check
+	$(RUN) -m ruff check
+	$(RUN) -m ruff format --check
+
+types: $(VENV)/ready ## type check
+	$(RUN) -m mypy
+
+fmt: $(VENV)/ready ## format and fix what can be fixed
+	$(RUN) -m ruff check --fix
+	$(RUN) -m ruff format
+
+clean: ## remove what the other targets made
+	rm -rf .venv .venv-* .tools build dist otelstream.html
+
+.PHONY: help demo test lint types fmt clean
