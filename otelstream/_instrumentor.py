@@ -71,12 +71,12 @@ class OtelStreamInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # typed i
             logger.info("new settings hold for streams begun from now on")
             self._stop()
         self._settings = settings
-        self.runtime = _make_runtime(settings, providers, version)
-        self._patches = anthropic.patch(self.runtime)
         if settings.view != "off":
             from otelstream.view import attach
 
-            attach(providers["tracer_provider"], settings.view)
+            providers["tracer_provider"] = attach(providers["tracer_provider"], settings.view)
+        self.runtime = _make_runtime(settings, providers, version)
+        self._patches = anthropic.patch(self.runtime)
         self._is_instrumented_by_opentelemetry = True
 
     def uninstrument(self, **_: Any) -> None:
@@ -87,6 +87,10 @@ class OtelStreamInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # typed i
 
     def _stop(self) -> None:
         self._patches.remove()
+        if self._settings is not None and self._settings.view != "off":
+            from otelstream.view import detach
+
+            detach()
         self._patches = self.runtime = self._settings = None
         _runtime.unregister()
 

@@ -192,7 +192,7 @@ def access_line(line: Timeline, style: Style, clock: str) -> str:
         said = to_ascii(said)
     first = f"first {seconds(line.first_token)}" if line.first_token is not None else "first -"
     outcome = style.paint(f"{mark} {line.outcome:<12}", line.grade)
-    model = style.paint(fit(line.model, 24, style), "dim")
+    model = style.paint(fit(line.model, 26, style), "dim")
     return f"{clock}  {outcome} {seconds(line.length):>7}  {first:<13} {model} {said}".rstrip()
 
 

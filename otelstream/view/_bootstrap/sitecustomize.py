@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Found first on PYTHONPATH by the interpreters that `otelstream run` starts: watches for a provider SDK, no more."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import os
+import sys
+from typing import Any
+
+PROVIDERS = ("anthropic",)
+
+
+def _chain() -> None:
+    """Import the sitecustomize that this one hides, as the interpreter would have."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry or os.curdir) != here]
+    ours = sys.modules.pop("sitecustomize", None)
+    try:
+        importlib.import_module("sitecustomize")
+    except ModuleNotFoundError as error:
+        if error.name != "sitecustomize":
+            raise
+        if ours is not None:
+            sys.modules["sitecustomize"] = ours
+
+
+class _Finder:
+    """Sees the import of a provider SDK; until then nothing of ours is loaded."""
+
+    @classmethod
+    def find_spec(cls, name: str, path: Any = None, target: Any = None) -> Any:
+        if name not in PROVIDERS:
+            return None
+        sys.meta_path.remove(cls)
+        try:
+            spec: Any = importlib.util.find_spec(name)
+        finally:
+            sys.meta_path.insert(0, cls)
+        if spec is not None and hasattr(spec.loader, "exec_module"):
+            spec.loader = _Loader(spec.loader)
+        return spec
+
+
+class _Loader:
+    """The real loader, with a step after it."""
+
+    def __init__(self, loader: Any) -> None:
+        self._loader = loader
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+    def create_module(self, spec: Any) -> Any:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: Any) -> None:
+        module.__loader__ = module.__spec__.loader = self._loader
+        self._loader.exec_module(module)
+        _observe(module.__name__)
+
+
+def _observe(name: str) -> None:
+    try:
+        import otelstream
+
+        otelstream.instrument()
+        _say("observed", name)
+    except Exception as error:
+        # A program runs on as it would without us; whoever started it is told.
+        _say("refused", f"{sys.executable}: {type(error).__name__}: {error}")
+
+
+def _say(kind: str, text: str = "") -> None:
+    line = json.dumps({"note": kind, "text": text, "process": os.getpid()})
+    try:
+        with open(os.path.join(_folder, f"notes-{os.getpid()}.jsonl"), "a", encoding="utf-8") as file:
+            file.write(line + "\n")
+    except OSError:
+        pass
+
+
+_folder = os.environ.get("OTELSTREAM_VIEW", "").removeprefix("spool:")
+if os.path.isdir(_folder):
+    _say("started")
+    sys.meta_path.insert(0, _Finder)
+_chain()
