@@ -151,6 +151,14 @@ def open_streams() -> tuple[StreamView, ...]:
     return tuple(StreamView(stream) for runtime in _runtime.runtimes() for stream in runtime.open_streams())
 
 
+def listen(listener: Callable[[StreamObservation], object], *, stop: bool = False) -> None:
+    """Call `listener` with the record of every stream that ends, or stop doing so."""
+    if stop:
+        _ended.remove(listener)
+    else:
+        _ended.append(listener)
+
+
 Callback = TypeVar("Callback", bound=Callable[[StreamView], object])
 
 

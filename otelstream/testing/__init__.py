@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from otelstream.testing._exchange import Exchange, Request, Write
     from otelstream.testing._faults import Fault, Faults
     from otelstream.testing._prose import prose
+    from otelstream.testing._recorder import RecordedStream, Recorder
     from otelstream.testing._scripts import Event, Schedule, Script, ScriptError
     from otelstream.testing._simulator import ProviderSimulator, SimulatorError
 
@@ -20,6 +21,8 @@ __all__ = [
     "Fault",
     "Faults",
     "ProviderSimulator",
+    "RecordedStream",
+    "Recorder",
     "Request",
     "Schedule",
     "Script",
@@ -38,6 +41,7 @@ _MODULES = {
     "_exchange": {"Exchange", "Request", "Write"},
     "_faults": {"Fault", "Faults"},
     "_prose": {"prose"},
+    "_recorder": {"RecordedStream", "Recorder"},
     "_scripts": {"Event", "Schedule", "Script", "ScriptError"},
     "_simulator": {"ProviderSimulator", "SimulatorError"},
 }

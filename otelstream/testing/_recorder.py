@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Record what otelstream says of the streams of a test, without an exporter or a backend."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry.util.types import AttributeValue
+
+from otelstream import _instrumentor
+from otelstream._emit._span import nanoseconds, summary
+from otelstream._view import StreamView
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from otelstream._stream import StreamObservation
+
+
+class RecordedStream(StreamView):
+    """A stream that has ended: a `StreamView` with what its span carries."""
+
+    __slots__ = ("attributes", "events")
+
+    def __init__(self, stream: StreamObservation) -> None:
+        super().__init__(stream)
+        self.attributes: dict[str, AttributeValue] = summary(stream)
+        # (name, seconds since the request, attributes)
+        self.events = tuple((name, at - stream.started, dict(said)) for name, at, said in stream.events)
+
+
+class Recorder:
+    """Collects every stream that ends while it is active; instruments the SDK if nobody has.
+
+    with Recorder() as recorder:
+        ...
+        assert recorder.stream.outcome == "failed"
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        self._settings = settings
+        self._ended: list[StreamObservation] = []
+        self._changed = threading.Condition()
+        self._instrumented = False
+
+    def __enter__(self) -> Self:
+        instrumentor = _instrumentor.OtelStreamInstrumentor()
+        self._instrumented = instrumentor.runtime is None
+        if self._instrumented or self._settings:
+            _instrumentor.instrument(**self._settings)
+        _instrumentor.listen(self._add)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        _instrumentor.listen(self._add, stop=True)
+        if self._instrumented:
+            _instrumentor.uninstrument()
+
+    def _add(self, stream: StreamObservation) -> None:
+        with self._changed:
+            self._ended.append(stream)
+            self._changed.notify_all()
+
+    @property
+    def streams(self) -> list[RecordedStream]:
+        """The streams that have ended, in the order they began."""
+        with self._changed:
+            return [RecordedStream(stream) for stream in sorted(self._ended, key=lambda stream: stream.started)]
+
+    @property
+    def stream(self) -> RecordedStream:
+        """The one stream of the test; AssertionError with the timeline of all when it is not exactly one."""
+        __tracebackhide__ = True
+        streams = self.streams
+        if len(streams) != 1:
+            raise AssertionError(f"expected exactly one ended stream, got {len(streams)}\n{self.timeline()}")
+        return streams[0]
+
+    def wait_for(self, count: int = 1, timeout: float = 30.0) -> list[RecordedStream]:
+        """Wait until `count` streams have ended; AssertionError with the timeline after `timeout` seconds."""
+        until = time.monotonic() + timeout
+        with self._changed:
+            while len(self._ended) < count and (left := until - time.monotonic()) > 0:
+                self._changed.wait(left)
+            if len(self._ended) >= count:
+                return self.streams
+        raise AssertionError(f"{count} streams did not end within {timeout} s\n{self.timeline()}")
+
+    def expect(self, **values: object) -> RecordedStream:
+        """The one stream, if every named value holds (`outcome="failed"`); else AssertionError with the timeline."""
+        __tracebackhide__ = True
+        stream = self.stream
+        for name, wanted in values.items():
+            said = getattr(stream, name)
+            if said != wanted:
+                raise AssertionError(f"{name} is {said!r}, expected {wanted!r}\n{self.timeline()}")
+        return stream
+
+    def clear(self) -> None:
+        """Forget the streams so far."""
+        with self._changed:
+            self._ended.clear()
+
+    def timeline(self) -> str:
+        """What happened, drawn as `otelstream demo` draws it, and the streams that are still open."""
+        from otelstream.view._record import Moment, SpanRecord
+        from otelstream.view._terminal import ASCII, Row, Style, table
+        from otelstream.view._timeline import timeline
+
+        rows = []
+        for number, stream in enumerate(sorted(self._ended, key=lambda stream: stream.started), 1):
+            record = SpanRecord(
+                name=f"{stream.operation} {stream.model}",
+                scope="",
+                trace_id="",
+                span_id="",
+                started=stream.started_ns / 1e9,
+                ended=nanoseconds(stream, stream.end_at or stream.started) / 1e9,
+                status="UNSET",
+                attributes={
+                    name: tuple(value) if isinstance(value, list) else value  # type: ignore[misc]
+                    for name, value in summary(stream).items()
+                },
+                events=tuple(Moment(name, at - stream.started, said) for name, at, said in stream.events),  # type: ignore[arg-type]
+                process=0,
+            )
+            rows.append(Row(f"{number} {stream.model}", timeline(record)))
+        lines = table(rows, Style(width=100, glyphs=ASCII)) if rows else ["no stream has ended"]
+        open_streams = _instrumentor.open_streams()
+        if open_streams:
+            lines.append(f"still open: {', '.join(map(repr, open_streams))}")
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return f"<Recorder\n{self.timeline()}\n>"

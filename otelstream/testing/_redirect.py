@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Send the Anthropic SDK's requests to another address, whatever base URL their client was made with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import wrapt
+
+
+@contextmanager
+def redirected(base_url: str) -> Iterator[None]:
+    """Redirect at request time: a client made at import keeps its base URL, and its other requests pass too."""
+    from anthropic import _base_client
+
+    target = urlsplit(base_url)
+
+    def rewrite(wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
+        request = wrapped(*args, **kwargs)
+        request.url = request.url.copy_with(scheme=target.scheme, host=target.hostname, port=target.port)
+        request.headers["host"] = target.netloc
+        return request
+
+    original = _base_client.BaseClient.__dict__["_build_request"]
+    patched = wrapt.FunctionWrapper(original, rewrite)
+    _base_client.BaseClient._build_request = patched
+    try:
+        yield
+    finally:
+        # Another patch may have gone on top meanwhile; it forwards to ours, which then must not redirect.
+        if _base_client.BaseClient.__dict__["_build_request"] is patched:
+            _base_client.BaseClient._build_request = original
+        else:
+            patched._self_wrapper = lambda wrapped, _, args, kwargs: wrapped(*args, **kwargs)
