@@ -17,7 +17,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import anthropic
 from opentelemetry import trace
@@ -28,7 +28,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricsData, 
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.trace import SpanKind
+from opentelemetry.trace import SpanKind, StatusCode
 
 import otelstream
 from otelstream import _semconv as names
@@ -55,18 +55,34 @@ ANSWER = Script("answer").text(prose(240))
 
 
 class Remember(SpanProcessor):
-    """The ids of the spans that ended, by trace, and the traces that the machine, by being slow, made bad."""
+    """The ids of the spans that ended, by trace, and the traces that came out bad by what their spans say."""
 
     def __init__(self) -> None:
         self.ended: dict[int, list[str]] = defaultdict(list)
-        self.slow: set[int] = set()
+        self.bad: set[int] = set()
 
     def on_end(self, span: ReadableSpan) -> None:
         context, attributes = span.context, span.attributes or {}
         self.ended[context.trace_id].append(f"{context.span_id:016x}")
-        verdicts = (attributes.get(name) for name in (names.OBJECTIVE_FIRST_TOKEN, names.OBJECTIVE_COMPLETION))
-        if "bad" in verdicts or attributes.get(names.STALLS_PROVIDER):
-            self.slow.add(context.trace_id)
+        if is_bad(span):
+            self.bad.add(context.trace_id)
+
+
+def is_bad(span: ReadableSpan) -> bool:
+    """The gateway's rule, said again in Python: whatever was planned, this is what came of it."""
+    says = span.attributes or {}
+    return (
+        says.get(names.OUTCOME) == "failed"
+        or span.status.status_code is StatusCode.ERROR
+        or bool(says.get(names.SUCCEEDED_THEN_FAILED))
+        or bool(says.get(names.STREAM_REPETITIONS))
+        or bool(says.get(names.STALLS_PROVIDER))
+        or says.get(names.CANCEL_PROPAGATION) in ("closed_late", "closed_by_gc", "drained", "still_open")
+        or bool(says.get(names.SIDE_EFFECTS_COMMITTED))
+        or bool(says.get(names.SIDE_EFFECTS_RUNNING))
+        or "bad" in (says.get(f"otelstream.objective.{kind}") for kind in get_args(names.ObjectiveKind))
+        or any(event.name == names.EVENT_RETRACTION for event in span.events)
+    )
 
 
 class Traffic:
@@ -137,7 +153,7 @@ class Traffic:
 
         async def wait() -> None:
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(impatient(), FIRST_TOKEN + 0.1)
+                await asyncio.wait_for(impatient(), FIRST_TOKEN + 0.3)
 
         asyncio.run(wait())
 
@@ -277,7 +293,7 @@ def application(args: argparse.Namespace) -> None:
                 "trace": f"{context.trace_id:032x}",
                 "spans": remember.ended.pop(context.trace_id),
                 "parent": f"{context.span_id:016x}",
-                "kind": kind or ("unplanned" if context.trace_id in remember.slow else ""),
+                "kind": (kind or "unplanned") if context.trace_id in remember.bad else "",
                 "tool": number % 3 == 0,
             }
             print(json.dumps(line), flush=True)
