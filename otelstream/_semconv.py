@@ -76,6 +76,7 @@ REQUEST_TOP_K: Final = "gen_ai.request.top_k"
 REQUEST_STREAM: Final = "gen_ai.request.stream"
 RESPONSE_ID: Final = "gen_ai.response.id"
 RESPONSE_MODEL: Final = "gen_ai.response.model"
+EXECUTE_TOOL: Final = "execute_tool"  # the conventions' operation of a tool's span
 FINISH_REASONS: Final = "gen_ai.response.finish_reasons"
 RESPONSE_TIME_TO_FIRST_CHUNK: Final = "gen_ai.response.time_to_first_chunk"
 INPUT_TOKENS: Final = "gen_ai.usage.input_tokens"
@@ -301,6 +302,65 @@ EVENTS: Final[tuple[Event, ...]] = (
     ),
     Event(EVENT_ACTION, "the user acted on what was there so far", (ACTION_VISIBLE_CHARS, ACTION_LEAD)),
     Event(EVENT_CHUNK, "one chunk (chunk_events=all only)", (BLOCK_KIND, CHUNK_GAP, CHUNK_CHARS)),
+)
+
+# --- the span ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SpanAttribute:
+    """One attribute of a stream's span: what kind of value it has and what it says. Absent where not known."""
+
+    name: str
+    kind: Literal["string", "bool", "int", "double", "string[]"]
+    says: str
+
+
+SPAN_ATTRIBUTES: Final[tuple[SpanAttribute, ...]] = (
+    SpanAttribute(OUTCOME, "string", "how the stream ended"),
+    SpanAttribute(PHASE, "string", "how far it got"),
+    SpanAttribute(FAULT, "string", "what was wrong with it; `none` where nothing was"),
+    SpanAttribute(SUCCEEDED_THEN_FAILED, "bool", "a 2xx, then a fault of the integrity objective's set"),
+    SpanAttribute(PARTIAL, "bool", "the answer is not whole"),
+    SpanAttribute(TIME_TO_FIRST_CHUNK, "double", "seconds from the request to the first chunk of any kind"),
+    SpanAttribute(TIME_TO_FIRST_TOKEN, "double", "seconds from the request to the first chunk a user can see"),
+    SpanAttribute(WAIT_WITHOUT_TOKEN, "double", "how long it lasted, where no such chunk came"),
+    SpanAttribute(ATTEMPTS, "int", "HTTP requests sent, the first included"),
+    SpanAttribute(LAST_ATTEMPT_DELAY, "double", "seconds from the first attempt to the last"),
+    SpanAttribute(CHUNKS, "int", "generated, non-empty deltas that arrived"),
+    SpanAttribute(GAP_P50, "double", "median gap between chunks; from buckets above 128 chunks"),
+    SpanAttribute(GAP_P95, "double", "95th percentile of the gaps"),
+    SpanAttribute(GAP_MAX, "double", "the longest gap"),
+    SpanAttribute(STALLS, "int", "gaps and holds over `stall_threshold`"),
+    SpanAttribute(STALLS_PROVIDER, "int", "those of the provider and its server tools"),
+    SpanAttribute(STALLED_TIME, "double", "seconds spent in stalls"),
+    SpanAttribute(HOLD_TIME, "double", "seconds the consumer kept the stream parked between first and last chunk"),
+    SpanAttribute(VISIBLE_CHARS, "int", "characters of text that arrived"),
+    SpanAttribute(OUTPUT_RATE, "double", "final output tokens a second, first to last chunk"),
+    SpanAttribute(STREAM_TOOL_CALLS, "int", "tool calls asked for"),
+    SpanAttribute(STREAM_REPETITIONS, "int", "repetition loops"),
+    SpanAttribute(CANCEL_TRIGGER, "string", "who asked for the end"),
+    SpanAttribute(CANCEL_AT, "string", "where in the answer that came"),
+    SpanAttribute(CANCEL_PROPAGATION, "string", "what the next hop saw of it"),
+    SpanAttribute(CANCEL_CLOSE_DELAY, "double", "seconds from the ask to the close"),
+    SpanAttribute(SIDE_EFFECTS_COMMITTED, "int", "tool calls of the turn that had finished before the ask"),
+    SpanAttribute(SIDE_EFFECTS_RUNNING, "int", "tool calls that ran at the ask"),
+    SpanAttribute(SIDE_EFFECTS_DISCARDED, "int", "tool calls that the ask kept from running"),
+    SpanAttribute(OBJECTIVE_FIRST_TOKEN, "string", "verdict: `good`, `bad` or `excluded`"),
+    SpanAttribute(OBJECTIVE_COMPLETION, "string", "verdict"),
+    SpanAttribute(OBJECTIVE_INTEGRITY, "string", "verdict"),
+    SpanAttribute(TURN_ID, "string", "the turn the stream belongs to"),
+    SpanAttribute(ROUTE, "string", "the route that the application gave its turn"),
+    SpanAttribute(REQUEST_ID, "string", "the provider's request id"),
+    SpanAttribute(RESPONSE_ID, "string", "the provider's id of the response"),
+    SpanAttribute(RESPONSE_MODEL, "string", "the model that answered"),
+    SpanAttribute(FINISH_REASONS, "string[]", "finish reason in OpenTelemetry's words; `error` without one"),
+    SpanAttribute(RESPONSE_TIME_TO_FIRST_CHUNK, "double", "as the conventions name it"),
+    SpanAttribute(INPUT_TOKENS, "int", "cached tokens included"),
+    SpanAttribute(OUTPUT_TOKENS, "int", "only once the provider has given its final count"),
+    SpanAttribute(CACHE_READ_TOKENS, "int", "read from the prompt cache"),
+    SpanAttribute(CACHE_WRITE_TOKENS, "int", "written to the prompt cache"),
+    SpanAttribute(ERROR_TYPE, "string", "the provider's or the transport's word for a failure"),
 )
 
 # --- metrics ----------------------------------------------------------------------------------------------
@@ -531,6 +591,12 @@ CANCELLATION_SIDE_EFFECTS: Final = _c(
     "{call}",
     "Tool calls of stopped turns, by where they stood",
     SIDE_EFFECT,
+)
+STOPS_NOT_FOUND: Final = _c(
+    "otelstream.cancellations.not_found",
+    "{stop}",
+    "Stops of a turn that this process does not know: the route to the right process is missing",
+    common=False,
 )
 RETRACTIONS: Final = _c(
     "otelstream.retractions", "{retraction}", "Answers withdrawn after they were shown", RETRACTION_REASON
