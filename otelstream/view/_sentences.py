@@ -161,7 +161,7 @@ def _failed(line: Timeline) -> str:
         case "connection_lost":
             return f"Failed {where}: the connection broke."
         case "cut_short":
-            return f"Cut short {where}: the body just ended, with no error."
+            return f"Cut short {where}: the body just ended, no error."
         case "timeout":
             return f"Timed out {where}, at {seconds(line.length)}."
         case "malformed_tool_call":

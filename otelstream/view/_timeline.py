@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -147,7 +148,7 @@ def timeline(record: SpanRecord, now: float | None = None) -> Timeline:
     first_token_at = first_token.elapsed if first_token else _maybe(said, names.TIME_TO_FIRST_TOKEN)
     length = _length(record, now)
     stalls = tuple(_holes(events))
-    windows = tuple(_windows(events, first_chunk_at, length, int(_number(said, names.CHUNKS))))
+    windows = tuple(_windows(events, said, first_chunk_at, length))
     thinking_until = 0.0
     if first_chunk and first_chunk.attributes.get(names.BLOCK_KIND) == "thinking":
         thinking_until = length if first_token_at is None else first_token_at
@@ -218,7 +219,7 @@ def _length(record: SpanRecord, now: float | None) -> float:
     return whole
 
 
-def _windows(events: Iterable[Moment], first_chunk: float | None, length: float, chunks: int) -> Iterable[_Window]:
+def _windows(events: Iterable[Moment], said: Attributes, first_chunk: float | None, length: float) -> Iterable[_Window]:
     found = False
     for event in events:
         if event.name == names.EVENT_CADENCE:
@@ -226,7 +227,11 @@ def _windows(events: Iterable[Moment], first_chunk: float | None, length: float,
             start = _number(event.attributes, names.CADENCE_START)
             count = int(_number(event.attributes, names.CADENCE_CHUNKS))
             chars = int(_number(event.attributes, names.CADENCE_CHARS))
-            yield _Window(start, max(start, event.elapsed), count, chars)
+            longest = _maybe(event.attributes, names.CADENCE_GAP_MAX)
+            # A window that was summed up late is no longer than its gaps; a consumer may have held some of it.
+            most = math.inf if longest is None else count * longest + _number(said, names.HOLD_TIME)
+            yield _Window(start, max(start, min(event.elapsed, start + most)), count, chars)
+    chunks = int(_number(said, names.CHUNKS))
     if not found and first_chunk is not None and chunks:
         yield _Window(first_chunk, max(first_chunk, length), chunks, 0)
 

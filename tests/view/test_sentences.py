@@ -118,11 +118,11 @@ GOLDEN: list[tuple[dict[str, Any], str]] = [
             "first_token": None,
             "chars": 0,
         },
-        "Cut short while still thinking: the body just ended, with no error.",
+        "Cut short while still thinking: the body just ended, no error.",
     ),
     (
         {"outcome": "failed", "phase": "finished", "fault": "cut_short"},
-        "Cut short after its finish reason: the body just ended, with no error.",
+        "Cut short after its finish reason: the body just ended, no error.",
     ),
     (
         {"outcome": "failed", "phase": "before_response", "fault": "timeout", "length": 5.0, **NOTHING},

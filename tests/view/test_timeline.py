@@ -123,3 +123,18 @@ def test_an_open_span_is_drawn_up_to_now(make_span: MakeSpan) -> None:
 def test_grade(make_line: MakeLine, said: dict[str, object], grade: str) -> None:
     """Failed, or failed after 200 whatever the outcome, is bad; given up on is stopped; then its flaws."""
     assert make_line(**said).grade == grade
+
+
+def test_a_window_is_no_longer_than_its_gaps(make_span: MakeSpan) -> None:
+    """Silence before the end is a hole even where the last window was summed up only at the end."""
+    attributes, events, length = stream_span(
+        outcome="failed", phase="mid_stream", fault="timeout", chunks=20, length=6.0
+    )
+    for name, _, said in events:
+        if name == names.EVENT_CADENCE:
+            said[names.CADENCE_GAP_MAX] = 0.05
+
+    line = timeline(SpanRecord.from_span(make_span(attributes, events, length)))
+
+    assert line.flows[-1].end == pytest.approx(1.5)
+    assert line.holes[-1].length == pytest.approx(4.5)

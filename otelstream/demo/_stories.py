@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The stories: what the simulated provider plays, and what the application does meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from otelstream.testing import Fault, ProviderSimulator, Schedule, Script, loop, prose, script
+
+fault = ProviderSimulator
+Act = Callable[[Any, dict[str, Any]], object]  # called with a client of the SDK and the arguments of its request
+
+
+@dataclass(frozen=True)
+class Play:
+    """One reply of the provider."""
+
+    script: Script
+    schedule: Schedule
+    faults: tuple[Fault, ...] = ()
+
+
+@dataclass(frozen=True)
+class Story:
+    """One stream: the replies that its attempts get, and the application's part."""
+
+    name: str
+    plays: tuple[Play, ...]
+    act: Act
+    client: dict[str, Any] = field(default_factory=dict)
+
+    def faster(self, speed: float) -> Story:
+        """The same story in 1/*speed* of the time."""
+        plays = tuple(replace(play, schedule=_faster(play.schedule, speed)) for play in self.plays)
+        timeout = self.client.get("timeout")
+        client = {**self.client, "timeout": timeout / speed} if timeout else self.client
+        return replace(self, plays=plays, client=client)
+
+
+def _faster(schedule: Schedule, speed: float) -> Schedule:
+    gap = schedule.gap if isinstance(schedule.gap, (int, float)) else max(schedule.gap)
+    pauses = {index: pause / speed for index, pause in schedule.pauses.items()}
+    return replace(
+        schedule, first=schedule.first / speed, gap=gap / speed, headers=schedule.headers / speed, pauses=pauses
+    )
+
+
+# --- what the application does ------------------------------------------------------------------------------
+
+
+def read(client: Any, request: dict[str, Any]) -> None:
+    """Read the stream to its end, as most code does."""
+    with client.messages.stream(**request) as stream:
+        for _ in stream:
+            pass
+
+
+def read_text(client: Any, request: dict[str, Any]) -> None:
+    with client.messages.stream(**request) as stream:
+        for _ in stream.text_stream:
+            pass
+
+
+def read_raw(client: Any, request: dict[str, Any]) -> None:
+    for _ in client.messages.create(stream=True, **request):
+        pass
+
+
+def stop(client: Any, request: dict[str, Any]) -> None:
+    """Leave the stream in the middle of its text, as an application does when its user presses Stop."""
+    with client.messages.stream(**request) as stream:
+        for index, _ in enumerate(stream.text_stream):
+            if index == 40:
+                stream.close()
+                return
+
+
+def drop(client: Any, request: dict[str, Any]) -> None:
+    """Stop reading and forget the stream, without closing it."""
+    stream = client.messages.create(stream=True, **request)
+    for _ in range(30):
+        next(stream)
+    del stream
+    gc.collect()
+
+
+def never_read(client: Any, request: dict[str, Any]) -> None:
+    stream = client.messages.create(stream=True, **request)
+    del stream
+    gc.collect()
+
+
+def fail(client: Any, request: dict[str, Any]) -> None:
+    """Run into an error of the application's own while reading."""
+    with client.messages.stream(**request) as stream:
+        for index, _ in enumerate(stream.text_stream):
+            if index == 30:
+                raise LookupError("no such order")
+
+
+def cancel(client: Any, request: dict[str, Any]) -> None:
+    """Cancel the task that reads."""
+
+    async def answer(own: Any, shown: asyncio.Event) -> None:
+        async with own.messages.stream(**request) as stream:
+            async for index, _ in _numbered(stream.text_stream):
+                if index == 25:
+                    shown.set()
+
+    async def serve() -> None:
+        import anthropic
+
+        shown = asyncio.Event()
+        async with anthropic.AsyncAnthropic(base_url=str(client.base_url), api_key=client.api_key) as own:
+            task = asyncio.create_task(answer(own, shown))
+            await shown.wait()
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(serve())
+
+
+async def _numbered(texts: AsyncIterator[str]) -> AsyncIterator[tuple[int, str]]:
+    index = 0
+    async for text in texts:
+        yield index, text
+        index += 1
+
+
+# --- the stories --------------------------------------------------------------------------------------------
+
+
+def _play(what: str | Script, first: float, gap: float, *faults: Fault, seed: int = 1) -> Play:
+    played = script(what) if isinstance(what, str) else what
+    return Play(played, Schedule(first=first, gap=gap, jitter=0.5, seed=seed), faults)
+
+
+def _story(name: str, play: Play | tuple[Play, ...], act: Act = read, **client: Any) -> Story:
+    return Story(name, play if isinstance(play, tuple) else (play,), act, {"max_retries": 0, **client})
+
+
+def stall(seconds: float, chunks: int) -> Callable[[Play], Play]:
+    """Put a silence into a play, where `Story.faster` finds it."""
+
+    def apply(play: Play) -> Play:
+        places = [index for index, event in enumerate(play.script.finished().events) if event.chunk]
+        pauses = {**play.schedule.pauses, places[chunks]: seconds}
+        return replace(play, schedule=replace(play.schedule, pauses=pauses))
+
+    return apply
+
+
+_LOOP = Script("loop").text(prose(240) + loop(48, 26), chunk=12).end("max_tokens", output_tokens=370)
+_BOOK = {"flight": "OS 172", "seat": "14C", "passenger": {"name": "M. Keller", "documents": ["passport"]}}
+_BOOKING = Script("booking").text(prose(220)).tool_use("book_flight", _BOOK, chunk=4)
+
+STORIES: tuple[Story, ...] = (
+    _story("clean answer", _play("text_long", 0.5, 0.035)),
+    _story("thinking, text", _play("thinking_long", 0.4, 0.032)),
+    _story("tool use", _play("tool_use_opus", 0.5, 0.04)),
+    _story("three-second stall", stall(3.0, 45)(_play("text_long", 0.5, 0.02))),
+    _story("error after 200", _play("text_long", 0.5, 0.035, fault.error_after(chunks=60))),
+    _story("cut connection", _play("text_long", 0.4, 0.04, fault.cut_after(chunks=45)), read_text),
+    _story("body just ends", _play("text_long", 0.6, 0.035, fault.end_after(chunks=70)), read_text),
+    _story("malformed tool", _play(_BOOKING, 0.5, 0.05, fault.malformed_tool_json("middle"))),
+    _story("tool cut off", _play(_BOOKING, 0.6, 0.05, fault.tool_input_cut_off(0.6))),
+    _story("refusal after text", _play("refusal_after_text", 0.5, 0.08)),
+    _story("repetition loop", _play(_LOOP, 0.5, 0.035), read_raw),
+    _story("Stop pressed", _play("text_long", 0.5, 0.04), stop),
+    _story("client time-out", _play("text_long", 0.5, 0.04, fault.slow_headers(60.0)), timeout=3.5),
+    _story("dropped stream", _play("text_long", 0.4, 0.05), drop),
+    _story("app's own error", _play("text_long", 0.6, 0.04), fail),
+    _story(
+        "529, then fine",
+        (_play("text_short", 0, 0, fault.http_error(529, retry_after=1.0)), _play("text_stream_manager", 0.5, 0.05)),
+        max_retries=1,
+    ),
+)
+
+MORE: tuple[Story, ...] = (
+    _story("out of tokens", _play("text_max_tokens", 0.5, 0.08), read_text),
+    _story("stop sequence", _play("stop_sequence", 0.5, 0.08)),
+    _story("paused turn", _play("pause_turn", 0.5, 0.08)),
+    _story("refused at once", _play("refusal", 0.8, 0.05)),
+    _story("redacted thinking", _play("redacted_thinking", 0.5, 0.06)),
+    _story("server tool runs", stall(2.5, 10)(_play("server_tool_code_execution", 0.5, 0.05))),
+    _story("two tools", _play("parallel_tools", 0.5, 0.06)),
+    _story("400", _play("text_short", 0, 0, fault.http_error(400))),
+    _story("529, no retry", _play("text_short", 0, 0, fault.http_error(529))),
+    _story("reset before text", _play("text_long", 0.6, 0.04, fault.reset_after(chunks=0))),
+    _story("unreadable frame", _play("text_long", 0.5, 0.04, fault.malformed_frame_after(chunks=35)), read_raw),
+    _story("hangs mid-answer", _play("text_long", 0.5, 0.03, fault.hang_after(chunks=50)), timeout=3.0),
+    _story("ends after reason", _play("text_short", 0.5, 0.1, fault.end_after("finish"))),
+    _story("task cancelled", _play("text_long", 0.5, 0.04), cancel),
+    _story("never read", _play("text_long", 0.4, 0.04), never_read),
+)
