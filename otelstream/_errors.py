@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What otelstream raises, and where: at `instrument()` and on the command line, never while a stream runs."""
+"""What otelstream raises, and where: at `instrument()`, at a definition, and from a tool that asked to be held."""
 
 from __future__ import annotations
 
@@ -14,3 +14,7 @@ class ConfigurationError(OtelstreamError, ValueError):
 
 class UnsupportedVersionError(OtelstreamError):
     """The installed provider SDK is outside the range otelstream knows how to observe."""
+
+
+class ToolWithheld(OtelstreamError):  # noqa: N818 - a state, as the application reads it
+    """A tool declared with `hold` was not run: its stream did not end cleanly, was stopped, or is not being read."""

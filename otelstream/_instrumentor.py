@@ -12,7 +12,7 @@ from opentelemetry import metrics, trace
 from opentelemetry._logs import get_logger
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
 
-from otelstream import _config, _runtime, anthropic
+from otelstream import _config, _processor, _runtime, anthropic
 from otelstream import _semconv as s
 from otelstream._errors import ConfigurationError, OtelstreamError
 from otelstream._runtime import Runtime
@@ -87,6 +87,8 @@ class OtelStreamInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # typed i
 
     def _stop(self) -> None:
         self._patches.remove()
+        if self.runtime is not None:
+            _processor.detach(self.runtime.tracer_provider)
         if self._settings is not None and self._settings.view != "off":
             from otelstream.view import detach
 
@@ -113,6 +115,7 @@ def _make_runtime(settings: _config.Settings, providers: dict[str, Any], sdk_ver
     }
     runtime = Runtime(settings, tracer, meter, log_writer, info)
     runtime.stream_ended, runtime.stream_repeats = _ended, _repeats
+    runtime.tracer_provider = providers["tracer_provider"]
     _runtime.register(runtime)
     return runtime
 
@@ -144,6 +147,14 @@ def get_stream(stream: object) -> StreamView:
     from otelstream.anthropic._faults import observed
 
     return StreamView(observed(stream))
+
+
+def current_stream() -> StreamView:
+    """View the newest stream of the current turn, open or ended, until the next one opens; unobserved before any."""
+    from otelstream import _turn
+
+    turn = _turn.current()
+    return StreamView(turn.newest() if turn is not None else None)
 
 
 def open_streams() -> tuple[StreamView, ...]:

@@ -15,6 +15,8 @@ from opentelemetry.metrics import Meter
 from opentelemetry.trace import Tracer
 from opentelemetry.util.types import AttributeValue
 
+from otelstream import _cancel, _processor, _turn
+from otelstream._call import ToolCall
 from otelstream._config import Settings
 from otelstream._emit import _span
 from otelstream._emit._metrics import Metrics
@@ -22,6 +24,7 @@ from otelstream._ending import abandoned
 from otelstream._labels import Labels
 from otelstream._semconv import StallSource
 from otelstream._stream import StreamObservation
+from otelstream._tools import registry
 from otelstream._trouble import trouble
 
 
@@ -36,15 +39,23 @@ class Runtime:
         self._open: dict[int, StreamObservation] = {}
         self._deferred: deque[StreamObservation] = deque()
         self._at_exit = False
+        self.tracer_provider: Any = None  # None: the global one
+        self._sees_tool_spans = False
         self.metrics = Metrics(meter, settings, self.labels, self.open_streams, info)
         self.stream_ended: list[Callable[[StreamObservation], object]] = []
         self.stream_repeats: list[Callable[[StreamObservation], object]] = []
 
     # --- streams ------------------------------------------------------------------------------------------
 
-    def begin(self, *, operation: str, provider: str, model: str, route: str | None = None) -> StreamObservation:
+    def begin(self, *, operation: str, provider: str, model: str) -> StreamObservation:
         """Open the record of a stream whose request is about to be issued."""
-        stream = StreamObservation(self, operation=operation, provider=provider, model=model, route=route)
+        turn = _turn.for_stream()
+        stream = StreamObservation(self, operation=operation, provider=provider, model=model, turn=turn)
+        _cancel.inherit(stream, turn)
+        turn.add(stream)
+        registry.sweep()
+        if not self._sees_tool_spans:  # not earlier: the provider may be set after `instrument()`
+            self._sees_tool_spans = _processor.attach(self.tracer_provider)
         self._open[id(stream)] = stream
         if not self._at_exit:
             # Not earlier: exit handlers run last in first out, and the provider's own must run after ours.
@@ -57,6 +68,8 @@ class Runtime:
     def forget(self, stream: StreamObservation) -> None:
         """Drop a record that turned out to be no stream."""
         self._open.pop(id(stream), None)
+        if stream.turn is not None:
+            stream.turn.drop(stream)
 
     def open_streams(self) -> Iterator[StreamObservation]:
         """The streams that have not ended, oldest first."""
@@ -74,7 +87,15 @@ class Runtime:
 
     def holder(self, stream: StreamObservation, start: float, end: float) -> StallSource:
         """Who kept `stream` parked between two instants of its clock."""
-        return "consumer"
+        return "own_tool" if registry.kept_parked(stream, start, end) else "consumer"
+
+    def compensated(self, call: ToolCall) -> None:
+        """The application undid the side effect of `call`; counted where a stop had found it."""
+        try:
+            if call.stream is not None and call.stood:
+                _cancel.count_one(call.stream, call, "compensated")
+        except Exception:
+            trouble("recording a compensation")
 
     # --- spans --------------------------------------------------------------------------------------------
 
@@ -122,8 +143,14 @@ class Runtime:
         if stream.own_span or not in_finaliser:
             self._write_span(stream)
         try:
+            stream.emitted = True
             self.metrics.ended(stream)
-            self.metrics.cancelled(stream, stream.propagation)
+            registry.ended(stream)
+            if stream.cancel is not None:
+                self.metrics.cancelled(stream, stream.cancel)
+                _cancel.count(stream, stream.cancel.ledger)
+            if stream.turn is not None:
+                stream.turn.settle()
         except Exception:
             trouble("recording metrics")
         if self.settings.events in ("log", "both"):
@@ -156,6 +183,8 @@ class Runtime:
             if native_end is not None:
                 native_end()
         self._drain()
+        _turn.exit()
+        registry.exit()
 
     def forked(self) -> None:
         """Start anew in a forked child: the parent keeps its streams and its counts."""
@@ -174,6 +203,8 @@ def _on_collection(phase: str, _: dict[str, int]) -> None:
 
 
 def _after_fork() -> None:
+    registry.forget()
+    _turn.forget()
     for runtime in _runtimes:
         runtime.forked()
 

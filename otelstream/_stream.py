@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from opentelemetry.util.types import AttributeValue
 
+from otelstream import _cancel, _tools
 from otelstream import _semconv as s
 from otelstream._cadence import Cadence
+from otelstream._call import ToolCall
 from otelstream._ending import Ending, by_finish_reason, failed
 from otelstream._objectives import succeeded_then_failed
 from otelstream._repetition import Repetition, RepetitionDetector
@@ -22,25 +24,13 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
     from otelstream._runtime import Runtime
+    from otelstream._turn import Turn
 
 BATCH = 48  # chunks summed at once: the length at which a further chunk costs the list append, not the sum
 MAX_TOOL_CALLS = 128  # remembered of one stream
 MAX_INPUT_CHARS = 256 * 1024  # of one tool input kept for its validity; beyond, that is left out
 
 clock = time.perf_counter  # CLOCK_MONOTONIC on Linux, in seconds
-
-
-@dataclass(slots=True)
-class ToolCall:
-    """One tool call that the model asked for. Times in seconds since the request."""
-
-    name: str
-    id: str
-    ready: float | None = None
-    size: int = 0  # characters of its input
-    input: s.ToolInput | None = "incomplete"  # None: too large to say
-    pause: float = 0.0  # silence before its first input fragment
-    preamble: bool = False  # text preceded it
 
 
 @dataclass(slots=True)
@@ -75,15 +65,21 @@ class StreamObservation:
         "_attributes",
         "_detectors",
         "_once",
+        "actions",
         "active_block",
         "activity",
         "ask",
+        "asked",
         "attempts",
         "cache",
         "cadence",
+        "cancel",
         "carry",
+        "chars",
         "chunks",
         "datas",
+        "emitted",
+        "emitted_at",
         "end_at",
         "ending",
         "events",
@@ -104,11 +100,14 @@ class StreamObservation:
         "model",
         "native",
         "native_end",
+        "open_call",
         "opened_under",
         "operation",
         "own_span",
+        "pending",
         "ping_seen",
         "provider",
+        "reader",
         "reading",
         "request_id",
         "response_at",
@@ -122,10 +121,11 @@ class StreamObservation:
         "started_ns",
         "text_before",
         "tool_calls",
-        "turn_id",
+        "turn",
         "undecodable",
         "usage",
         "visible_chars",
+        "waiters",
         "waits",
     )  # fmt: skip
 
@@ -136,12 +136,12 @@ class StreamObservation:
         operation: str,
         provider: str,
         model: str,
-        route: str | None = None,
-        turn_id: str | None = None,
+        turn: Turn | None = None,
     ) -> None:
         self.runtime = runtime
         self.operation, self.provider, self.model = operation, provider, model
-        self.route, self.turn_id = route, turn_id
+        self.turn = turn
+        self.route = turn.route if turn is not None else None
         self.started = clock()
         self.started_ns = time.time_ns()
         self._once = [True]  # list.pop() is the one atomic test-and-set that a finaliser may run
@@ -159,6 +159,7 @@ class StreamObservation:
         self.ask = 0.0  # when the reader last asked for an event; before `last` while nobody waits
         self.carry = 0.0  # waited since the last chunk, for protocol traffic
         self.flush_pending: Callable[[StreamObservation, float], object] | None = None
+        self.pending: Callable[[StreamObservation], tuple[int, int, int]] | None = None  # what waits to be summed
         self.reading: Any = None  # the adapter's own place in the protocol
         # clock points
         self.attempts = 0
@@ -172,12 +173,21 @@ class StreamObservation:
         # facts
         self.cadence = Cadence()
         self.chunks = 0
+        self.chars = 0  # generated, of any kind
         self.visible_chars = 0
         self.stalls: list[Stall] = []
         self.ping_seen = False
         self.active_block: s.BlockKind | None = None
         self.text_before = False
         self.tool_calls: list[ToolCall] = []
+        self.open_call: ToolCall | None = None  # its input is still streaming
+        self.reader: tuple[int, int] | None = None  # the thread and task that read the newest tool call
+        self.waiters: list[Callable[[], object]] = []  # held calls, to be woken at the end
+        self.asked: _cancel.Ask | None = None
+        self.cancel: _cancel.Cancel | None = None
+        self.actions: list[tuple[float, int]] = []  # when the user acted, and what was there
+        self.emitted = False
+        self.emitted_at: float | None = None
         self.loops: list[Loop] = []
         self.loop: Any = None  # lag of the event loop that reads this stream
         self._detectors: dict[s.BlockKind, RepetitionDetector] = {}
@@ -244,6 +254,7 @@ class StreamObservation:
         if self.runtime.settings.chunk_metric == "semconv":
             self.runtime.metrics.chunk_times(self, gaps)
         self.chunks += chunks
+        self.chars += chars
         self.last_chunk_at = at
         if kind == "text":
             self.visible_chars += chars
@@ -273,11 +284,40 @@ class StreamObservation:
         }
         self.event(s.EVENT_STALL, at, attributes)
 
+    def tool_opened(self, call: ToolCall) -> None:
+        """The model began to ask for a tool."""
+        if len(self.tool_calls) < MAX_TOOL_CALLS:
+            self.open_call = call
+            _tools.registry.opened(self, call)
+
     def tool_ready(self, call: ToolCall, at: float) -> None:
         """A tool call's input ended: the only safe point to run it."""
         call.ready = at - self.started
+        if call.state is None:
+            call.state = "ready"
+        self.open_call = None
+        self.reader = _tools.here()
         if len(self.tool_calls) < MAX_TOOL_CALLS:
             self.tool_calls.append(call)
+
+    def all_tool_calls(self) -> list[ToolCall]:
+        """The tool calls so far, the one whose input is still streaming included."""
+        calls, open_call = list(self.tool_calls), self.open_call
+        return [*calls, open_call] if open_call is not None and open_call not in calls else calls
+
+    def arrived(self) -> tuple[int, int, int]:
+        """Chunks, characters and visible characters so far, those that wait to be summed included; from any thread."""
+        while True:
+            before = self.chunks
+            chunks, chars, visible = self.pending(self) if self.pending is not None else (0, 0, 0)
+            found = (before + chunks, self.chars + chars, self.visible_chars + visible)
+            if before == self.chunks:  # else the reader has summed meanwhile
+                return found
+
+    def wake(self) -> None:
+        """Let those look again who wait for this stream."""
+        for waiter in list(self.waiters):
+            waiter()
 
     def finish(self, reason: str, raw: str, at: float) -> None:
         """The provider gave its finish reason: normalised, and in its own word."""
@@ -319,12 +359,16 @@ class StreamObservation:
             self._close_detector(at)
             self.ending = self._settle(ending, silence)
             self.cadence.close((self.last_chunk_at or at) - self.started)
-            self._last_events(at)
+            self.cancel = _cancel.settle(self, self.ending, at)
+            self.emitted_at = now
+            self._last_events(at, now)
         except Exception:
             trouble("settling a stream")
             self.end_at = self.end_at or clock()
             self.ending = self.ending or ending
         self.runtime.finish(self)
+        if self.waiters:
+            self.wake()
 
     def _flush(self, now: float) -> None:
         flush, self.flush_pending = self.flush_pending, None
@@ -378,7 +422,7 @@ class StreamObservation:
         else:
             self.loops.append(Loop(kind, final, at))
 
-    def _last_events(self, at: float) -> None:
+    def _last_events(self, at: float, now: float) -> None:
         ending = cast("Ending", self.ending)
         for window in self.cadence.windows:
             attributes: dict[str, AttributeValue] = {
@@ -404,6 +448,13 @@ class StreamObservation:
         for call in self.tool_calls:
             if call.ready is not None:
                 self.event(s.EVENT_TOOL_READY, self.started + call.ready, self._ready_attributes(call))
+            for name, when, values in _tools.events(call, before=now):
+                self.event(name, when, values)
+        for when, visible in self.actions:
+            attributes = {s.ACTION_VISIBLE_CHARS: visible, s.ACTION_LEAD: at - when}
+            self.event(s.EVENT_ACTION, when, attributes)
+        if self.cancel is not None:
+            _cancel.events(self, self.cancel, at)
         if ending.fault not in ("none", "repetition"):
             attributes = {s.FAULT: ending.fault, s.FAILURE_VISIBLE_CHARS: self.visible_chars}
             if ending.error_type:
@@ -436,7 +487,9 @@ class StreamObservation:
             s.EVENT_CADENCE,
             s.EVENT_STALL,
             s.EVENT_TOOL_READY,
+            s.EVENT_TOOL_FINISHED,
             s.EVENT_REPETITION,
+            s.EVENT_TOOL_DISPATCHED,
         ):
             for index, (other, _, _) in enumerate(self.events[:-1]):
                 if other == evictable:
@@ -505,8 +558,8 @@ class StreamObservation:
         return "flowing" if self.first_token_at is not None else "waiting_token"
 
     @property
-    def cancelled_at(self) -> s.CancelAt:
-        """Where in the answer it was stopped."""
+    def position(self) -> s.CancelAt:
+        """Where in the answer it is."""
         if self.finish_reason is not None:
             return "after_finish"
         if self.first_chunk_at is None:
@@ -515,14 +568,8 @@ class StreamObservation:
         return "block_boundary" if block is None or block == "other" else block
 
     @property
-    def propagation(self) -> s.Propagation:
-        """What became of the ask to stop, as far as this process can see."""
-        trigger = self.ending.trigger if self.ending else None
-        return (
-            "still_open"
-            if trigger == "shutdown" and self.outcome == "abandoned"
-            else ("closed_by_gc" if trigger == "gc" else "closed")
-        )
+    def turn_id(self) -> str | None:
+        return self.turn.id if self.turn is not None else None
 
     @property
     def output_rate(self) -> float | None:

@@ -7,11 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 from otelstream import _semconv as s
-from otelstream._stream import StreamObservation, ToolCall
+from otelstream._call import ToolCall
+from otelstream._cancel import Ledger
+from otelstream._stream import StreamObservation
 
 _FIELDS = (
     "outcome", "phase", "fault", "error_type", "trigger", "partial", "succeeded_then_failed", "visible_chars", "chunks",
     "time_to_first_chunk", "time_to_first_token", "duration", "model", "route", "response_id", "finish_reason",
+    "cancelled_at", "propagation", "close_delay", "delivered_after", "turn_id",
 )  # fmt: skip
 
 
@@ -59,10 +62,57 @@ class StreamView:
 
     @property
     def trigger(self) -> s.Trigger | None:
-        """Who stopped it."""
-        ending = self._get("ending")
-        trigger: s.Trigger | None = ending.trigger if ending is not None else None
-        return trigger
+        """Who stopped it, or asked for that."""
+        stream = self._stream
+        if stream is None:
+            return None
+        if stream.cancel is not None:
+            return stream.cancel.trigger
+        return stream.asked.trigger if stream.asked is not None else None
+
+    @property
+    def cancelled_at(self) -> s.CancelAt | None:
+        """Where in the answer the stop came."""
+        stream = self._stream
+        if stream is None:
+            return None
+        if stream.cancel is not None:
+            return stream.cancel.where
+        return stream.asked.where if stream.asked is not None else None
+
+    @property
+    def propagation(self) -> s.Propagation | None:
+        """What became of the stop, once the stream has ended."""
+        cancel = self._get("cancel")
+        propagation: s.Propagation | None = cancel.propagation if cancel is not None else None
+        return propagation
+
+    @property
+    def close_delay(self) -> float | None:
+        """Seconds from the ask to the end of the stream; None where both were one instant."""
+        cancel = self._get("cancel")
+        delay: float | None = cancel.close_delay if cancel is not None else None
+        return delay
+
+    @property
+    def delivered_after(self) -> int | None:
+        """Characters that arrived after the ask."""
+        cancel = self._get("cancel")
+        delivered: int | None = cancel.delivered_chars if cancel is not None else None
+        return delivered
+
+    @property
+    def turn_id(self) -> str | None:
+        """The id of its turn, where somebody opened one."""
+        turn_id: str | None = self._get("turn_id")
+        return turn_id
+
+    @property
+    def ledger(self) -> Ledger | None:
+        """The side effects of its turn as the stop found them, newest first; None for a stream nobody stopped."""
+        cancel = self._get("cancel")
+        ledger: Ledger | None = cancel.ledger if cancel is not None else None
+        return ledger
 
     @property
     def partial(self) -> bool | None:
@@ -132,8 +182,8 @@ class StreamView:
 
     @property
     def tool_calls(self) -> tuple[ToolCall, ...] | None:
-        """The tool calls whose input has ended."""
-        return None if self._stream is None else tuple(self._stream.tool_calls)
+        """The tool calls that the model asked for."""
+        return None if self._stream is None else tuple(self._stream.all_tool_calls())
 
     def as_dict(self) -> dict[str, Any]:
         """Everything above as plain values; empty for an unobserved stream."""

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The public types, for annotations."""
 
+from otelstream._call import ToolCall
+from otelstream._cancel import Ledger
 from otelstream._semconv import (
     CancelAt,
     DispatchPhase,
@@ -16,7 +18,7 @@ from otelstream._semconv import (
     ToolState,
     Trigger,
 )
-from otelstream._stream import ToolCall
+from otelstream._turn import Turn
 from otelstream._view import StreamView
 
 __all__ = [
@@ -25,6 +27,7 @@ __all__ = [
     "Effect",
     "Evidence",
     "Fault",
+    "Ledger",
     "ObjectiveResult",
     "Outcome",
     "Phase",
@@ -35,4 +38,5 @@ __all__ = [
     "ToolInput",
     "ToolState",
     "Trigger",
+    "Turn",
 ]

@@ -16,6 +16,8 @@ from otelstream._config import Settings
 from otelstream._labels import Labels
 
 if TYPE_CHECKING:
+    from otelstream._call import ToolCall
+    from otelstream._cancel import Cancel
     from otelstream._stream import StreamObservation
 
 Common = tuple[tuple[str, str], ...]
@@ -155,24 +157,61 @@ class Metrics:
         for loop in stream.loops:
             add(s.STREAM_REPETITION_COUNT, labels={s.BLOCK_KIND: loop.kind})
             add(s.STREAM_REPETITION_WASTED, loop.repetition.wasted, labels={s.BLOCK_KIND: loop.kind})
+        for when, _ in stream.actions:
+            add(s.ACTION_LEAD_TIME, max(0.0, (stream.end_at or when) - when))
         self._gaps_of(stream, common, add)
         if not stream.foreign:
             self._conventions(stream, add, duration)
 
-    def cancelled(self, stream: StreamObservation, propagation: s.Propagation) -> None:
+    def cancelled(self, stream: StreamObservation, cancel: Cancel) -> None:
         """Count a stream that was asked to stop."""
-        trigger = stream.ending.trigger if stream.ending else None
-        if trigger is None:
-            return
+        common = self.common(stream)
+        context = trace.set_span_in_context(stream.span) if stream.span is not None else None
+        labels: dict[str, str | bool] = {
+            s.CANCEL_TRIGGER: cancel.trigger,
+            s.CANCEL_PROPAGATION: cancel.propagation,
+            s.CANCEL_AT: cancel.where,
+        }
+        self.add(s.CANCELLATIONS, common, labels, context=context)
+        if stream.first_token_at is not None:
+            progress = max(0.0, cancel.at - stream.first_token_at)
+            self.add(s.CANCELLATION_PROGRESS, common, {s.CANCEL_TRIGGER: cancel.trigger}, progress, context)
+        if cancel.close_delay is not None:
+            propagation: dict[str, str | bool] = {s.CANCEL_PROPAGATION: cancel.propagation}
+            self.add(s.CANCELLATION_DURATION, common, propagation, cancel.close_delay, context)
+            self.add(s.CANCELLATION_DELIVERED_AFTER, common, None, cancel.delivered_chars or 0, context)
+
+    def stopped_between(self, stream: StreamObservation, trigger: s.Trigger) -> None:
+        """Count a stop that came when `stream` was over and no other one followed."""
+        self._stopped(self.common(stream), trigger)
+
+    def stopped_nothing(self, route: str | None, trigger: s.Trigger) -> None:
+        """Count a stop of a turn that had no stream at all."""
+        self._stopped(self._labels.common("chat", s.OTHER, s.OTHER, route), trigger)
+
+    def _stopped(self, common: Mapping[str, str], trigger: s.Trigger) -> None:
         labels: dict[str, str | bool] = {
             s.CANCEL_TRIGGER: trigger,
-            s.CANCEL_PROPAGATION: propagation,
-            s.CANCEL_AT: stream.cancelled_at,
+            s.CANCEL_PROPAGATION: "not_needed",
+            s.CANCEL_AT: "between_streams",
         }
-        self.add(s.CANCELLATIONS, self.common(stream), labels)
-        if stream.first_token_at is not None and stream.end_at is not None:
-            progress = max(0.0, stream.end_at - stream.first_token_at)
-            self.add(s.CANCELLATION_PROGRESS, self.common(stream), {s.CANCEL_TRIGGER: trigger}, progress)
+        self.add(s.CANCELLATIONS, common, labels)
+
+    def tool_call(self, stream: StreamObservation, call: ToolCall) -> None:
+        """Count one tool call, whose fate is known and whose stream has ended."""
+        labels: dict[str, str | bool] = {
+            s.TOOL_NAME: self._labels.tool(call.name),
+            s.TOOL_CALL_EFFECT: call.effect,
+            s.DISPATCH_PHASE: call.phase or "never",
+            s.TOOL_CALL_INPUT: call.input or s.OTHER,
+            s.TOOL_CALL_STATE: call.state or "discarded",
+        }
+        self.add(s.TOOL_CALLS, {}, labels)
+        since_end = call.since_end
+        if since_end is None:
+            return
+        metric = s.TOOL_DISPATCH_LEAD if since_end < 0 else s.TOOL_DISPATCH_LAG
+        self.add(metric, self.common(stream), {s.TOOL_CALL_EFFECT: call.effect}, abs(since_end))
 
     @staticmethod
     def _first_token(stream: StreamObservation, add: Any, outcome: str, duration: float) -> None:

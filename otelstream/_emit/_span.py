@@ -88,7 +88,6 @@ def summary(stream: StreamObservation) -> dict[str, AttributeValue]:
         s.OUTPUT_RATE: stream.output_rate,
         s.STREAM_TOOL_CALLS: len(stream.tool_calls),
         s.STREAM_REPETITIONS: len(stream.loops),
-        s.CANCEL_TRIGGER: stream.ending.trigger if stream.ending else None,
         s.TURN_ID: stream.turn_id,
         s.ROUTE: stream.route,
         s.RESPONSE_ID: stream.response_id,
@@ -99,9 +98,17 @@ def summary(stream: StreamObservation) -> dict[str, AttributeValue]:
         s.ERROR_TYPE: stream.error_type if stream.outcome == "failed" else None,
         **stream.usage,
     }
-    if values[s.CANCEL_TRIGGER] is not None:
-        values[s.CANCEL_AT] = stream.cancelled_at
-        values[s.CANCEL_PROPAGATION] = stream.propagation
+    cancel = stream.cancel
+    if cancel is not None:
+        values |= {
+            s.CANCEL_TRIGGER: cancel.trigger,
+            s.CANCEL_AT: cancel.where,
+            s.CANCEL_PROPAGATION: cancel.propagation,
+            s.CANCEL_CLOSE_DELAY: cancel.close_delay,
+            s.SIDE_EFFECTS_COMMITTED: len(cancel.ledger.committed),
+            s.SIDE_EFFECTS_RUNNING: len(cancel.ledger.running),
+            s.SIDE_EFFECTS_DISCARDED: len(cancel.ledger.discarded),
+        }
     for kind, name in (
         ("first_token", s.OBJECTIVE_FIRST_TOKEN),
         ("completion", s.OBJECTIVE_COMPLETION),

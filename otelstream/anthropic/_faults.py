@@ -116,7 +116,12 @@ def of_this_stream(stream: StreamObservation, error: Exception) -> bool:
 def observed(thing: Any) -> Any:
     """The observation of an SDK stream or of the helper around it, if it has one."""
     try:
-        inner = vars(thing).get("_raw_stream", thing)
-        return vars(inner)["_otelstream"].stream
+        held = vars(thing)
+        for name in held:
+            # A manager keeps its stream under a private name, and so do helpers and the managers of raw responses.
+            if name in ("_raw_stream", "http_response") or name.endswith(("Manager__stream", "Manager__response")):
+                return observed(held[name])
+        found = held["_otelstream"]
+        return getattr(found, "stream", found)
     except (TypeError, KeyError, AttributeError):
         return None

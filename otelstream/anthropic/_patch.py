@@ -18,9 +18,9 @@ from otelstream._ending import abandoned
 from otelstream._runtime import Runtime
 from otelstream._stream import StreamObservation, clock
 from otelstream._trouble import trouble
-from otelstream.anthropic import _native, _raw
+from otelstream.anthropic import _native, _raw, _tools
 from otelstream.anthropic._faults import before_stream, leaving
-from otelstream.anthropic._protocol import Reading, left_open
+from otelstream.anthropic._protocol import Reading, left_open, pending
 from otelstream.anthropic._read import aread, in_flight, read
 
 _MESSAGES = frozenset({"Message", "BetaMessage", "ParsedMessage", "ParsedBetaMessage"})
@@ -69,6 +69,7 @@ class Patches:
                 self._wrap(cls, "__init__", self._opened)
                 self._wrap(cls, "_iter_events", events)
                 self._wrap(cls, "close", self._close)
+            _tools.attach(self._wrap)
         except AttributeError:
             self.remove()
             raise
@@ -89,6 +90,7 @@ class Patches:
     def _begin(self, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> StreamObservation | None:
         """The record of this request, if it is for a streamed message."""
         try:
+            _tools.request(args[1] if len(args) > 1 else kwargs.get("options"))
             if not kwargs.get("stream") or not is_instrumentation_enabled():
                 return None
             cast_to = args[0] if args else kwargs.get("cast_to")
@@ -101,7 +103,7 @@ class Patches:
                 operation="chat", provider=_provider(client), model=str(body.get("model") or "unknown")
             )
             stream.reading = Reading()
-            stream.flush_pending = left_open
+            stream.flush_pending, stream.pending = left_open, pending
             foreign = _foreign_span() if self.runtime.settings.spans != "off" else False
             stream.foreign = foreign
             if foreign or not hasattr(type(client), "_request"):

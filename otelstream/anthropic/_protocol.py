@@ -9,8 +9,9 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from otelstream import _semconv as s
+from otelstream._call import ToolCall, hash_of
 from otelstream._ending import failed
-from otelstream._stream import BATCH, MAX_INPUT_CHARS, ToolCall
+from otelstream._stream import BATCH, MAX_INPUT_CHARS
 from otelstream._trouble import trouble
 
 if TYPE_CHECKING:
@@ -220,7 +221,8 @@ def _block_start(stream: StreamObservation, block: dict[str, Any], at: float) ->
     if kind.endswith("tool_use"):
         block_kind: s.BlockKind = "tool_input"
         if not reading.server_tool:
-            tool = ToolCall(str(block.get("name")), str(block.get("id")), preamble=stream.text_before)
+            tool = ToolCall(str(block.get("name")), str(block.get("id") or ""), preamble=stream.text_before)
+            stream.tool_opened(tool)
         whole = ""
     elif kind in ("text", "thinking"):
         block_kind = "text" if kind == "text" else "thinking"
@@ -265,9 +267,10 @@ def _validity(reading: Reading) -> s.ToolInput | None:
     if tool is None or tool.size > MAX_INPUT_CHARS:
         return None
     if not tool.size:
+        tool.arguments = hash_of({})
         return "valid"  # a call without arguments streams no fragment
     try:
-        json.loads("".join(reading.buffer))
+        tool.arguments = hash_of(json.loads("".join(reading.buffer)))
     except (ValueError, RecursionError):
         return "invalid"
     return "valid"
@@ -278,6 +281,21 @@ def _decodable(data: str) -> bool:
         return not data or isinstance(json.loads(data), dict)
     except (ValueError, RecursionError):
         return False
+
+
+def pending(stream: StreamObservation) -> tuple[int, int, int]:
+    """Count what waits to be summed, and leave it: chunks, characters, visible characters. From any thread."""
+    chunks = chars = 0
+    for data in list(stream.datas):
+        try:
+            delta = json.loads(data)["delta"]
+            text = delta.get(_FIELDS.get(delta["type"], ""))
+        except (ValueError, TypeError, KeyError, AttributeError):
+            continue
+        if isinstance(text, str) and text:
+            chunks += 1
+            chars += len(text)
+    return chunks, chars, chars if stream.active_block == "text" else 0
 
 
 def left_open(stream: StreamObservation, at: float) -> None:
