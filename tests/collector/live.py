@@ -62,7 +62,7 @@ class Remember(SpanProcessor):
         self.bad: set[int] = set()
 
     def on_end(self, span: ReadableSpan) -> None:
-        context, attributes = span.context, span.attributes or {}
+        context = span.context
         self.ended[context.trace_id].append(f"{context.span_id:016x}")
         if is_bad(span):
             self.bad.add(context.trace_id)
