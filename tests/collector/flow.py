@@ -24,6 +24,7 @@ class Made:
     spans: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     kind: dict[str, str] = field(default_factory=dict)
     when: dict[str, float] = field(default_factory=dict)  # monotonic, as the line was read
+    took: dict[str, float] = field(default_factory=dict)  # seconds of the application's, where it says
     summary: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -87,6 +88,7 @@ def run_traffic(
             made.spans[said["trace"]].update(said["spans"])
             made.kind[said["trace"]] = said["kind"]
             made.when[said["trace"]] = time.monotonic()
+            made.took[said["trace"]] = said.get("took", 0.0)
             tools.stdin.write(json.dumps(said | {"at": time.time()}) + "\n")
             tools.stdin.flush()
             on_stream(len(made.kind))

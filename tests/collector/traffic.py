@@ -148,7 +148,6 @@ def application(args: argparse.Namespace) -> None:
     schedule = kinds + [""] * (args.streams - len(kinds))
     rng.shuffle(schedule)
     begun = time.perf_counter()
-    spent = 0.0
     for number, kind in enumerate(schedule):
         if args.rate:
             time.sleep(max(0.0, begun + number / args.rate - time.perf_counter()))
@@ -165,7 +164,7 @@ def application(args: argparse.Namespace) -> None:
             span.end()
             if kind == "error_elsewhere":
                 request.set_status(Status(StatusCode.ERROR))
-        spent += time.perf_counter() - at
+        took = time.perf_counter() - at
         labels = {key: attributes[key] for key in (names.OUTCOME, names.PHASE, names.FAULT)}
         ended.add(1, {names.REQUEST_MODEL: attributes[names.REQUEST_MODEL], **labels})
         counts[attributes[names.OUTCOME], attributes[names.PHASE], attributes[names.FAULT]] += 1
@@ -176,10 +175,11 @@ def application(args: argparse.Namespace) -> None:
             parent=f"{stream.span_id:016x}",
             kind=kind,
             tool=number % 3 == 0,
+            took=took,
         )
     meters.shutdown()
     tracers.shutdown()
-    tell(counts=[[*key, count] for key, count in counts.items()], seconds_per_stream=spent / len(schedule))
+    tell(counts=[[*key, count] for key, count in counts.items()])
 
 
 def tools(args: argparse.Namespace) -> None:
