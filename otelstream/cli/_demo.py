@@ -20,6 +20,7 @@ from otelstream.cli import CommandError
 if TYPE_CHECKING:
     from otelstream.demo._stories import Story
     from otelstream.view._record import SpanRecord
+    from otelstream.view._session import PageFile
     from otelstream.view._timeline import Row, Timeline
 
 _FRAME = 0.1  # seconds between two redraws on a terminal
@@ -46,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
         from otelstream.view import _sink as _  # noqa: F401  # says what is missing
     except Exception as error:
         raise CommandError(f'{error}; the demo needs: pip install "otelstream[testing]"') from None
+    page = None if args.json else _page_file(args.page)
     meters = _meters(args.port) if args.serve else None
     stories = STORIES + MORE if args.all else STORIES
     replay = _start_replay(args.all, args.speed)
@@ -60,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         _print_json(rows)
         return 0
-    _conclude(rows, args.page)
+    _conclude(rows, page)
     if args.serve:
         _serve(demo, args.port)
     return 0
@@ -119,7 +121,7 @@ class Demo:
         from otelstream.view._timeline import Row
 
         table = LiveTable(sys.stdout, style_of(sys.stdout))
-        starter = threading.Thread(target=self._run_all, daemon=True)
+        starter = threading.Thread(target=self.run_all, daemon=True)
         starter.start()
         while starter.is_alive():
             if live:
@@ -135,7 +137,8 @@ class Demo:
             table.finish(rows)
         return rows
 
-    def _run_all(self) -> None:
+    def run_all(self) -> None:
+        """Play every story to its end."""
         for thread in self.start():
             thread.join(_LIMIT)
 
@@ -159,20 +162,26 @@ def _replayed(replay: subprocess.Popen[str]) -> list[tuple[str, str]]:
     return [(">".join(map(str, said["http"])) or "none", words[said["native"]]) for said in json.loads(out)]
 
 
-def _conclude(rows: Sequence[Row], wanted: str | None) -> None:
+def _page_file(wanted: str | None) -> PageFile:
+    from otelstream.view._session import PAGE_NAME, PageFile
+
+    try:
+        return PageFile(wanted or PAGE_NAME, fall_back=wanted is None)
+    except OSError as error:
+        raise CommandError(f"--page {wanted}: {error}; give a path in a directory that can be written") from None
+
+
+def _conclude(rows: Sequence[Row], file: PageFile | None) -> None:
     from otelstream.view._page import page, write_page
     from otelstream.view._sentences import headline
-    from otelstream.view._session import PAGE_NAME, PageFile
     from otelstream.view._terminal import legend, style_of
 
     style = style_of(sys.stdout)
     print(*legend(style), sep="\n")
     total = headline(row.line for row in rows if row.line)
     print("\n" + style.paint(str(total), "bold"))
-    try:
-        file = PageFile(wanted or PAGE_NAME, fall_back=wanted is None)
-    except OSError as error:
-        raise CommandError(f"--page {wanted}: {error}; give a path in a directory that can be written") from None
+    if file is None:
+        return
     if file.moved:
         print(f"This directory cannot be written, so the page goes to {file.path}")
     note = "HTTP and native span: the same scripts replayed without otelstream."
@@ -218,6 +227,6 @@ def _serve(demo: Demo, port: int) -> None:
     print(f"Traffic goes on; http://127.0.0.1:{port}/metrics is for Prometheus. Ctrl-C ends it.", flush=True)
     try:
         while True:
-            demo._run_all()
+            demo.run_all()
     except KeyboardInterrupt:
         print()

@@ -74,6 +74,7 @@ def _legend() -> str:
         item('<use class="x" href="#tool" x="12" y="8"/>', "tool input whole"),
         item('<line class="l" x1="2" x2="22" y1="4" y2="4"/>', "loop"),
         item('<use class="x" href="#retry" x="12" y="8"/>', "retried"),
+        item('<use class="x" href="#ask" x="12" y="8"/>', "asked to stop"),
     ]
     items += [
         item(f'<use class="m" href="#end-{outcome}" x="12" y="8"/>', words, _GRADES.get(outcome, "stopped"))

@@ -195,8 +195,8 @@ def _abandoned(line: Timeline) -> str:
     return f"Dropped {_where(line)}, never closed."
 
 
-def _open(line: Timeline) -> str:
-    return "Waiting." if line.first_chunk is None else "Streaming."
+def _open(_: Timeline) -> str:
+    return "Running."
 
 
 def _unknown(line: Timeline) -> str:

@@ -39,6 +39,7 @@ class Glyphs:
 
     density: str
     wait: str
+    running: str
     thinking: str
     first_token: str
     tool: str
@@ -53,6 +54,7 @@ class Glyphs:
 UNICODE: Final = Glyphs(
     density="▁▂▃▄▅▆▇█",
     wait="·",
+    running="╌",
     thinking="░",
     first_token="◆",
     tool="▼",
@@ -74,6 +76,7 @@ UNICODE: Final = Glyphs(
 ASCII: Final = Glyphs(
     density="-==++##M",
     wait=".",
+    running=":",
     thinking="~",
     first_token="*",
     tool="v",
@@ -168,6 +171,7 @@ def legend(style: Style) -> list[str]:
         f"{marks.tool} tool input whole",
         f"{marks.loop} loop found",
         f"{marks.retry} retried",
+        f"{marks.stop} asked to stop",
         f"{ends['completed']} complete",
         f"{ends['truncated']} cut by a limit",
         f"{ends['refused']} refused",
@@ -213,7 +217,8 @@ def draw(line: Timeline, limit: float, columns: int, style: Style) -> str:
     end = column(line.length)
     waiting = end if line.first_chunk is None else column(line.first_chunk)
     for index in range(waiting):
-        cells[index], paints[index] = marks.wait, "dim"
+        # Of a stream that runs nothing is known before its span ends, not even that it waits.
+        cells[index], paints[index] = marks.running if line.outcome == "open" else marks.wait, "dim"
     for index, rate, thinking in _rates(line, step, columns):
         cells[index] = marks.thinking if thinking else marks.density[_level(rate, len(marks.density))]
         paints[index] = "dim" if thinking else "open"

@@ -20,6 +20,8 @@ _TAIL_SILENCE = 0.5
 _AFTERWARDS = frozenset(
     {names.EVENT_RETRACTION, names.EVENT_ACTION, names.EVENT_TOOL_DISPATCHED, names.EVENT_TOOL_FINISHED}
 )
+# Elsewhere the ask and the close are one instant: the end mark shows it.
+_ASKED_BEFORE = frozenset({"user_stop", "client_disconnect"})
 _GIVEN_UP = ("cancelled", "abandoned", "caller_error")
 
 
@@ -159,6 +161,8 @@ def timeline(record: SpanRecord, now: float | None = None) -> Timeline:
         tail = (Hole(last_chunk, length),)
     finish = _moment(events, names.EVENT_FINISH)
     asked = _moment(events, names.EVENT_CANCEL_REQUESTED)
+    if asked and asked.attributes.get(names.CANCEL_TRIGGER) not in _ASKED_BEFORE:
+        asked = None
     return Timeline(
         record=record,
         model=_text(said, names.RESPONSE_MODEL) or _text(said, names.REQUEST_MODEL),

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`otelstream demo`: what is drawn comes from what an exporter received, and the headline is computed."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("anthropic")
+
+LIMIT = 120.0
+
+
+def _run(*words: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL", "PYTEST", "COV"))}
+    return subprocess.run(
+        [sys.executable, *words],
+        cwd=folder,
+        env={**kept, "LC_ALL": "C.UTF-8", **environment},
+        capture_output=True,
+        encoding="utf-8",
+        stdin=subprocess.DEVNULL,
+        timeout=LIMIT,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("demo")
+
+
+@pytest.fixture(scope="module")
+def piped(folder: Path) -> list[str]:
+    """The lines of one demo written to a pipe, 80 columns wide."""
+    done = _run("-m", "otelstream", "demo", "--speed", "4", folder=folder, COLUMNS="80")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout.splitlines()
+
+
+def _rows(lines: list[str]) -> list[tuple[str, str, str, str]]:
+    """Name, HTTP, native and sentence of every row."""
+    found = []
+    for line, after in itertools.pairwise(lines):
+        if match := re.match(r"(\S.{17}) (\S+) +(OK|ERROR|unset|none) ", line):
+            found.append((match[1].strip(), match[2], match[3], after.strip()))
+    return found
+
+
+def test_the_first_line_says_what_is_real(piped: list[str]) -> None:
+    """Nobody takes the simulated provider for a real one."""
+    assert re.match(r"The provider is simulated; the SDK is real: anthropic \d+\.\d+\.\d+, ", piped[0])
+
+
+def test_sixteen_stories_in_their_order(piped: list[str]) -> None:
+    """One row a story, in the order of the catalogue, each with the outcome its name promises."""
+    rows = _rows(piped)
+
+    assert [(name, " ".join(said.split()[:2])) for name, _, _, said in rows] == [
+        ("clean answer", "Complete: 1,221"),
+        ("thinking, text", "Complete: 1,021"),
+        ("tool use", "Complete: 375"),
+        ("three-second stall", "Complete, but"),
+        ("error after 200", "Failed after"),
+        ("cut connection", "Failed after"),
+        ("body just ends", "Cut short"),
+        ("malformed tool", "Failed after"),
+        ("tool cut off", "Cut off"),
+        ("refusal after text", "Refused after"),
+        ("repetition loop", "Cut off"),
+        ("Stop pressed", "Stopped after"),
+        ("client time-out", "Timed out"),
+        ("dropped stream", "Dropped after"),
+        ("app's own error", "Lost after"),
+        ("529, then fine", "Complete on"),
+    ]
+
+
+def test_http_is_measured(piped: list[str]) -> None:
+    """What was on the wire without otelstream: one 200 after a 529, none where no answer came, else 200."""
+    http = {name: said for name, said, _, _ in _rows(piped)}
+
+    assert http.pop("529, then fine") == "529>200"
+    assert http.pop("client time-out") == "none"
+    assert set(http.values()) == {"200"}
+
+
+def test_the_headline_is_computed(piped: list[str]) -> None:
+    """Said 200: fifteen. Failed after it: error, cut, short body, malformed tool input, refusal."""
+    assert "15 said 200, 5 of those failed after it." in piped
+
+
+def test_a_pipe_gets_the_final_table_only(piped: list[str]) -> None:
+    """No escape sequence, no line drawn twice, none over 80 columns."""
+    assert not any("\x1b" in line for line in piped)
+    assert max(len(line) for line in piped[1:-1]) <= 80
+    assert sum("clean answer" in line for line in piped) == 1
+
+
+def test_the_page_has_all_stories(piped: list[str], folder: Path) -> None:
+    """The page carries the same rows and headline, in the same order."""
+    page = (folder / "otelstream.html").read_text(encoding="utf-8")
+
+    names = [name.replace("'", "&#x27;") for name, *_ in _rows(piped)]
+    places = [page.index(f"<b>{name}</b>") for name in names]
+    assert places == sorted(places)
+    assert "<b>15</b> said 200, <b>5</b> of those failed after it." in page
+
+
+def test_an_altered_script_changes_the_picture(tmp_path: Path) -> None:
+    """One story with a fault more, and nothing else edited: row, sentence and headline follow."""
+    program = """
+    import json, sys, threading
+    from dataclasses import replace
+    from otelstream.cli._demo import Demo
+    from otelstream.demo._stories import STORIES, fault
+    from otelstream.view._sentences import headline, sentence
+    from otelstream.view._terminal import Style, draw
+
+    story = STORIES[0].faster(10)
+    (played,) = story.plays
+    altered = replace(story, plays=(replace(played, faults=(fault.cut_after(chunks=50),)),))
+    demo = Demo([story, replace(altered, name="altered")])
+    demo.run_all()
+    lines = [demo.line(0), demo.line(1)]
+    json.dump({
+        "sentences": [sentence(line) for line in lines],
+        "drawn": [draw(line, lines[0].length, 40, Style()).strip() for line in lines],
+        "headlines": [str(headline(lines[:1])), str(headline(lines))],
+    }, sys.stdout)
+    """
+    done = _run("-c", textwrap.dedent(program), folder=tmp_path)
+    told: dict[str, Any] = json.loads(done.stdout)
+
+    assert told["sentences"][0].startswith("Complete: 1,221 characters")
+    assert told["sentences"][1].startswith("Failed after ")
+    assert told["drawn"][0][-1] != told["drawn"][1][-1]
+    assert len(told["drawn"][1]) < len(told["drawn"][0])
+    assert told["headlines"] == [
+        "1 said 200, and none of those failed after it.",
+        "2 said 200, 1 of those failed after it.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["--speed", "0"], "--speed 0: give a factor"), (["--page", "/nonexistent/x.html"], "--page /nonexistent/x.html")],
+)
+def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path, words: list[str], said: str) -> None:
+    """Named before anything is played."""
+    done = _run("-m", "otelstream", "demo", *words, folder=tmp_path)
+
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stdout == ""
+
+
+def test_without_the_extra_one_line_says_what_to_install(tmp_path: Path) -> None:
+    """With only otelstream installed the command names the extra that is missing."""
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['h11'] = None\n")
+
+    done = _run("-m", "otelstream", "demo", folder=tmp_path, PYTHONPATH=str(tmp_path))
+
+    assert done.returncode == 2
+    assert 'pip install "otelstream[testing]"' in done.stderr
+    assert len(done.stderr.splitlines()) == 1
