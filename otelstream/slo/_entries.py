@@ -54,16 +54,15 @@ _REQUEST_IDS = (
     "share of streams affected."
 )
 _THEIRS_OR_OURS = (
-    "429 `rate_limit_error` is ours: over our own limit. 529 `overloaded_error`, `api_error` and "
-    "5xx are theirs. `connection_error` is the path between: proxy, DNS, egress."
+    "429 `rate_limit_error` is ours: over our own limit. 529 `overloaded_error`, `api_error` and 5xx are theirs. "
+    "`connection_error` is the path between: proxy, DNS, egress."
 )
 
 BURN_ENTRIES: Final = {
     "first_token": Entry(
         title="First token objective",
         means="People wait longer for the first visible word than promised, or never see one. "
-        "Thinking is not "
-        "visible; a request that failed before its first token counts as bad.",
+        "Thinking is not visible; a request that failed before its first token counts as bad.",
         first_query="histogram_quantile(0.95, "
         + sum_by(
             ("le", REQUEST_MODEL, CACHE),
@@ -71,13 +70,11 @@ BURN_ENTRIES: Final = {
         )
         + ")",
         look="*Streams* > How long until people see the first word?, then *Inside the stream* > "
-        "Which part of "
-        "the wait grew?",
+        "Which part of the wait grew?",
         causes=(
             (
                 f"The prompt cache was lost (`{label_name(CACHE)}` went from `read` to `none` or "
-                "`write`): a changed "
-                "prefix, a deploy that reordered the tools, a cache that expired."
+                "`write`): a changed prefix, a deploy that reordered the tools, a cache that expired."
             ),
             "The model thinks longer before it speaks: thinking time grew, time to first chunk did not.",
             "The provider queues: time to first chunk grew for every model and cache state.",
@@ -88,8 +85,8 @@ BURN_ENTRIES: Final = {
             "Compare cache states. If only `none` is slow, bring the stable prefix back and redeploy.",
             "If thinking grew, lower the thinking budget or show a progress line; tell the product owner.",
             (
-                "If one model or provider is slow, move traffic to another; the *Compare* dashboard says "
-                "what that costs."
+                "If one model or provider is slow, move traffic to another; the *Compare* dashboard says what that "
+                "costs."
             ),
             "If retries rose, lower concurrency (429) or fail over (529).",
         ),
@@ -98,17 +95,15 @@ BURN_ENTRIES: Final = {
     "completion": Entry(
         title="Completion objective",
         means="Streams fail, or take longer from request to end than promised. Failures before the "
-        "first byte "
-        "count here too.",
+        "first byte count here too.",
         first_query=sum_by((OUTCOME, PHASE, FAULT), f"increase({STREAMS.prometheus}[1h])"),
         look="*Streams* > How do streams end?, then *Streams* > Which errors?",
         causes=(
             f"Refused before any stream (`before_response`): {_THEIRS_OR_OURS}",
             "Failures after a 200 (`mid_stream`): the integrity objective burns as well.",
             (
-                "Nothing fails but answers are slow: longer answers (tokens per answer), a slower model "
-                "(output rate), "
-                "stalls, or tools that run while the stream is parked."
+                "Nothing fails but answers are slow: longer answers (tokens per answer), a slower model (output "
+                "rate), stalls, or tools that run while the stream is parked."
             ),
         ),
         do=(
@@ -129,17 +124,15 @@ BURN_ENTRIES: Final = {
         look="*Streams* > 200 is not success: what breaks after it?",
         causes=(
             (
-                "`cut_short`: a proxy or gateway closes idle or long responses (its time-out is a round "
-                "number of "
+                "`cut_short`: a proxy or gateway closes idle or long responses (its time-out is a round number of "
                 "seconds: look at when streams die), or a deploy of it drops open connections."
             ),
             "`provider_error`: the provider sends an `error` event; `overloaded_error` is its load.",
             "`connection_lost`: resets on the path; compare one egress or zone with another.",
             "`timeout`, `stalled`: the provider went silent; the SDK or a person gave up.",
             (
-                "`protocol_error`, `malformed_tool_call`: a gateway rewrites the stream, or a "
-                "model swap changed "
-                "how tools are called; check the SDK version."
+                "`protocol_error`, `malformed_tool_call`: a gateway rewrites the stream, or a model swap changed how "
+                "tools are called; check the SDK version."
             ),
             "`content_filter`: an answer was withdrawn after people had read some of it.",
         ),
@@ -170,8 +163,7 @@ SYMPTOM_ENTRIES: Final = {
         ),
         do=(
             (
-                "Look at the source of the stalls. `provider`: fail over, and lower the read time-out so "
-                "that people "
+                "Look at the source of the stalls. `provider`: fail over, and lower the read time-out so that people "
                 "get an error instead of a frozen page."
             ),
             "`event_loop` or `consumer`: find the blocking call in the newest deploy; roll back.",
@@ -181,8 +173,7 @@ SYMPTOM_ENTRIES: Final = {
     "cancels": Entry(
         title="Stop does not stop",
         means="People press Stop or leave, and the upstream stream is not closed, is closed late, "
-        "or is read on "
-        "to its end. Tokens nobody reads are generated and billed, and tools may still run.",
+        "or is read on to its end. Tokens nobody reads are generated and billed, and tools may still run.",
         first_query=sum_by(
             (CANCEL_TRIGGER, CANCEL_PROPAGATION, CANCEL_AT), f"increase({CANCELLATIONS.prometheus}[1h])"
         ),
@@ -195,8 +186,7 @@ SYMPTOM_ENTRIES: Final = {
         ),
         do=(
             (
-                "Find the trigger. `client_disconnect`: does the server see the disconnect behind the "
-                "proxy? Many "
+                "Find the trigger. `client_disconnect`: does the server see the disconnect behind the proxy? Many "
                 "buffer it."
             ),
             "Close the stream in the handler's `finally`; use the SDK's context manager.",
@@ -269,8 +259,7 @@ SYMPTOM_ENTRIES: Final = {
     "provider_stalls": Entry(
         title="The provider pauses mid-answer",
         means="Answers freeze between two chunks while the provider is silent. Pauses before tool "
-        "input are left "
-        "out: providers buffer that.",
+        "input are left out: providers buffer that.",
         first_query=sum_by((STALL_SOURCE, BLOCK_KIND, REQUEST_MODEL), f"increase({STREAM_STALLS.prometheus}[30m])"),
         look="*Inside the stream* > Who makes streams pause?",
         causes=(
@@ -298,8 +287,7 @@ SYMPTOM_ENTRIES: Final = {
     "overflow": Entry(
         title="Metrics lost their labels",
         means="The SDK folded label sets beyond its limit into one series. Totals hold; numbers by "
-        "model, route "
-        "or tool are incomplete, and the folded series are left out of the objectives.",
+        "model, route or tool are incomplete, and the folded series are left out of the objectives.",
         first_query='count by (job, __name__) ({otel_metric_overflow="true"})',
         look="The query above names the metric.",
         causes=(
@@ -324,8 +312,7 @@ SYMPTOM_ENTRIES: Final = {
     "silent": Entry(
         title="Telemetry went silent",
         means="A job that reported streams' telemetry no longer reports anything. No traffic looks "
-        "different: "
-        "then the information series is still there.",
+        "different: then the information series is still there.",
         first_query=f"count by (job, {label_name(VERSION)}, {label_name(SDK_VERSION)}) ({INFO.prometheus})",
         look="`up` of the job, or the Collector in between.",
         causes=(

@@ -162,8 +162,8 @@ BAD: list[tuple[str, object, list[str]]] = [
         document(target=0.9),
         [
             (
-                "objectives[0].target: 0.9 leaves a budget of 10%; factor 14.4 (1h/5m) x 0.1 = 1.44 can never be exceeded; "
-                "highest usable factor 9.9 (budget 0.0137)"
+                "objectives[0].target: 0.9 leaves a budget of 10%; factor 14.4 (1h/5m) x 0.1 = 1.44 can never be "
+                "exceeded; highest usable factor 9.9 (budget 0.0137)"
             ),
         ],
     ),

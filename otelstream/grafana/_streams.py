@@ -1,0 +1,360 @@
+# SPDX-License-Identifier: Apache-2.0
+"""*Streams*: are the promises kept, how fast, how do streams end, what breaks after a 200, where to look."""
+
+from __future__ import annotations
+
+from otelstream._semconv import (
+    ERROR_TYPE,
+    FAULT,
+    INFO,
+    OBJECTIVE_NAME,
+    OBJECTIVE_RESULT,
+    OBJECTIVE_STREAMS,
+    OBJECTIVES_HASH,
+    OUTCOME,
+    PHASE,
+    REQUEST_MODEL,
+    ROUTE,
+    SDK_NAME,
+    SDK_VERSION,
+    STREAM_DURATION,
+    STREAM_FAILURES,
+    STREAM_RETRIES,
+    STREAM_TTFT,
+    STREAM_WAIT_WITHOUT_TOKEN,
+    STREAMS,
+    VERSION,
+    label_name,
+)
+from otelstream.grafana._queries import INSTANCE, JOB, per_second, quantile, share, total
+from otelstream.grafana._vocabulary import (
+    GREEN,
+    ORANGE,
+    RED,
+    YELLOW,
+    Board,
+    Limit,
+    Query,
+    Row,
+    objective_override,
+    stat,
+    table,
+    timeseries,
+    traces,
+)
+from otelstream.slo._promql import any_of, eq, ne, sum_by
+from otelstream.slo._spec import SloConfig
+from otelstream.slo._text import duration
+
+NAME = label_name(OBJECTIVE_NAME)
+
+
+def dashboard(config: SloConfig) -> Board:
+    return Board(
+        uid="otelstream-streams",
+        title="Streams",
+        description="Are streamed answers as good as promised, and if not, how do they fail? Start here.",
+        rows=(_healthy(config), _fast(config), _endings(config), _where()),
+    )
+
+
+def _records(name: str) -> str:
+    return f"{name}{{{JOB}}}"
+
+
+def _healthy(config: SloConfig) -> Row:
+    good = total(OBJECTIVE_STREAMS, eq(OBJECTIVE_RESULT, "good"), by=(OBJECTIVE_NAME,))
+    judged = total(OBJECTIVE_STREAMS, any_of(OBJECTIVE_RESULT, "good", "bad"), by=(OBJECTIVE_NAME,))
+    kept = [
+        objective_override(
+            promise.objective.name,
+            [Limit(None, RED), Limit(promise.objective.target, GREEN)],
+        )
+        for promise in config.promises
+    ]
+    paging = [pair for promise in config.promises for pair in promise.burn_rates if pair.severity == "page"]
+    lines = [Limit(1, YELLOW)] + ([Limit(float(min(pair.factor for pair in paging)), RED)] if paging else [])
+    period = duration(config.window)
+    return Row(
+        "Is it healthy?",
+        (
+            (
+                6,
+                stat(
+                    "Are the objectives kept?",
+                    "Share of judged streams that were good in the time range shown, for each objective. Red is "
+                    "under its target. Follows every variable. Next: the panel of that objective's kind below.",
+                    [Query(share(good, judged), f"{{{{{NAME}}}}}", instant=True)],
+                    "percentunit",
+                    overrides=kept,
+                    decimals=2,
+                    empty="No stream was judged in this time range",
+                ),
+            ),
+            (
+                6,
+                stat(
+                    f"How much of the {period} budget is left?",
+                    f"1 is untouched, 0 is spent, below 0 the promise of the last {period} is broken. Worst job. Comes "
+                    "from the recording rules, so it follows the variable job only. Under a quarter: stop risky "
+                    "changes.",
+                    [
+                        Query(
+                            f"min by ({NAME}) ({_records('slo:period_error_budget_remaining:ratio')})",
+                            f"{{{{{NAME}}}}}",
+                            instant=True,
+                        )
+                    ],
+                    "percentunit",
+                    limits=[Limit(None, RED), Limit(0, ORANGE), Limit(0.25, GREEN)],
+                    decimals=0,
+                    empty="No recording rules: load otelstream.rules.yaml into Prometheus",
+                ),
+            ),
+            (
+                5,
+                stat(
+                    "When is the budget gone?",
+                    "Time until nothing is left at the present burn rate. Shorter than a weekend: act before it. "
+                    "Empty while nothing burns.",
+                    [
+                        Query(
+                            f"min by ({NAME}) ({_records('slo:period_error_budget_exhaustion:seconds')})",
+                            f"{{{{{NAME}}}}}",
+                            instant=True,
+                        )
+                    ],
+                    "s",
+                    limits=[Limit(None, RED), Limit(3 * 86400, ORANGE), Limit(float(config.window), GREEN)],
+                    decimals=0,
+                    empty="Nothing burns",
+                ),
+            ),
+            (
+                7,
+                timeseries(
+                    "How fast does the budget burn?",
+                    "1 spends the budget exactly in its period; the red line is where a page begins. Worst job, from "
+                    "the recording rules. A spike that falls back is over; a plateau needs somebody.",
+                    [
+                        Query(
+                            f"max by ({NAME}) ({_records('slo:current_burn_rate:ratio')})",
+                            f"{{{{{NAME}}}}}",
+                        )
+                    ],
+                    "none",
+                    limits=lines,
+                    empty="No recording rules: load otelstream.rules.yaml into Prometheus",
+                ),
+            ),
+        ),
+        height=6,
+    )
+
+
+def _fast(config: SloConfig) -> Row:
+    first = [Limit(float(t), RED) for t in config.objectives.thresholds("first_token")]
+    whole = [Limit(float(t), RED) for t in config.objectives.thresholds("completion")]
+    return Row(
+        "How fast is it?",
+        (
+            (
+                8,
+                timeseries(
+                    "How long until people see the first word?",
+                    "Request to first visible token; thinking is not visible. The line is the objective's threshold. "
+                    "If p95 rises and p50 does not, some requests queue or retry; if both rise, see Inside the "
+                    "stream.",
+                    [
+                        Query(quantile(q, STREAM_TTFT), f"p{round(q * 100)}", exemplars=q == 0.95)
+                        for q in (0.5, 0.95, 0.99)
+                    ],
+                    "s",
+                    limits=first,
+                    link=traces(
+                        "Traces with a late first token", "{ span.otelstream.stream.time_to_first_token > 2.5 }"
+                    ),
+                ),
+            ),
+            (
+                8,
+                timeseries(
+                    "How long do whole answers take?",
+                    "Request to end, of answers that ended well. Long is not bad by itself: compare with the output "
+                    "rate and with stalls on Inside the stream.",
+                    [
+                        Query(
+                            quantile(q, STREAM_DURATION, any_of(OUTCOME, "completed", "truncated", "refused")),
+                            f"p{round(q * 100)}",
+                            exemplars=q == 0.95,
+                        )
+                        for q in (0.5, 0.95)
+                    ],
+                    "s",
+                    limits=whole,
+                ),
+            ),
+            (
+                8,
+                timeseries(
+                    "How long do people wait who never see a word?",
+                    "p90 of how long a stream lasted that showed nothing, by how it ended. Cancelled and abandoned: "
+                    "people's patience. Failed: how long an error takes to show.",
+                    [
+                        Query(
+                            quantile(0.9, STREAM_WAIT_WITHOUT_TOKEN, by=(OUTCOME,)),
+                            f"{{{{{label_name(OUTCOME)}}}}}",
+                        )
+                    ],
+                    "s",
+                    empty="Everybody saw a first word",
+                ),
+            ),
+        ),
+    )
+
+
+def _endings(config: SloConfig) -> Row:
+    broke = (ne(PHASE, "before_response"), any_of(FAULT, *sorted(config.objectives.faults)))
+    fault, error = label_name(FAULT), label_name(ERROR_TYPE)
+    return Row(
+        "How do streams end?",
+        (
+            (
+                7,
+                timeseries(
+                    "How do streams end?",
+                    "Streams per second by outcome, stacked: the height is the traffic. Refused and truncated are "
+                    "answers; failed is not; cancelled and abandoned are people.",
+                    [Query(per_second(STREAMS, by=(OUTCOME,)), f"{{{{{label_name(OUTCOME)}}}}}")],
+                    "cps",
+                    stack=True,
+                ),
+            ),
+            (
+                7,
+                timeseries(
+                    "200 is not success: what breaks after it?",
+                    "Share of streams that got a 200 and then failed, by fault: what status codes never show. Next: "
+                    "the table beside it for error types, the link for traces with request ids.",
+                    [
+                        Query(
+                            share(per_second(STREAMS, *broke, by=(FAULT,)), per_second(STREAMS), on=()),
+                            f"{{{{{fault}}}}}",
+                        )
+                    ],
+                    "percentunit",
+                    stack=True,
+                    empty="Nothing broke after a 200",
+                    link=traces(
+                        "Traces with this fault",
+                        f'{{ span.{FAULT} = "${{__field.labels.{fault}}}" }}',
+                    ),
+                ),
+            ),
+            (
+                5,
+                table(
+                    "Which errors?",
+                    "Streams with a fault in the time range. 429 rate_limit_error is ours, 529 overloaded_error is "
+                    "theirs, connection_error is the path between.",
+                    [Query(f"{total(STREAM_FAILURES, by=(ERROR_TYPE, PHASE))} > 0.5", "", instant=True)],
+                    "short",
+                    columns=((error, "error", ""), (label_name(PHASE), "phase", ""), ("Value", "streams", "short")),
+                    sort="streams",
+                    empty="No errors",
+                    link=traces("Traces with this error", f'{{ span.{ERROR_TYPE} = "${{__data.fields.error}}" }}'),
+                ),
+            ),
+            (
+                5,
+                timeseries(
+                    "Do requests need retries?",
+                    "Retries per stream by what made them needed. People see them as a late first word only. 429: "
+                    "lower concurrency. 529: fail over, more retries add load.",
+                    [
+                        Query(
+                            share(per_second(STREAM_RETRIES, by=(ERROR_TYPE,)), per_second(STREAMS), on=()),
+                            f"{{{{{error}}}}}",
+                        )
+                    ],
+                    "percentunit",
+                    empty="No retries",
+                ),
+            ),
+        ),
+        height=9,
+    )
+
+
+def _where() -> Row:
+    model, route = label_name(REQUEST_MODEL), label_name(ROUTE)
+    bad = total(OBJECTIVE_STREAMS, eq(OBJECTIVE_RESULT, "bad"), by=(REQUEST_MODEL, ROUTE, OBJECTIVE_NAME))
+    info = sum_by(("job", VERSION, SDK_NAME, SDK_VERSION, OBJECTIVES_HASH), f"{INFO.prometheus}{{{JOB}, {INSTANCE}}}")
+    return Row(
+        "Where to look",
+        (
+            (
+                8,
+                table(
+                    "Which model and route breaks which promise?",
+                    "Bad streams in the time range. One line that leads the table names the culprit; all alike means "
+                    "the provider or the network.",
+                    [Query(f"{bad} > 0.5", "", instant=True)],
+                    "short",
+                    columns=(
+                        (model, "model", ""),
+                        (route, "route", ""),
+                        (NAME, "objective", ""),
+                        ("Value", "bad streams", "short"),
+                    ),
+                    sort="bad streams",
+                    empty="No bad streams",
+                ),
+            ),
+            (
+                8,
+                table(
+                    "Which alerts fire?",
+                    "Alerts of otelstream for the jobs chosen. Their links lead to the runbook.",
+                    [
+                        Query(
+                            "group by (alertname, severity, job, otelstream_objective_name) "
+                            f'(ALERTS{{alertname=~"OtelStream.+", alertstate="firing", {JOB}}})',
+                            "",
+                            instant=True,
+                        )
+                    ],
+                    "short",
+                    columns=(
+                        ("severity", "severity", ""),
+                        ("alertname", "alert", ""),
+                        (NAME, "objective", ""),
+                        ("job", "job", ""),
+                    ),
+                    hidden=("Value",),
+                    empty="No alert fires",
+                ),
+            ),
+            (
+                8,
+                table(
+                    "What is running?",
+                    "Processes by version and by the hash of the objectives they judge by. Two hashes in one job: a "
+                    "deploy is half done, or somebody judges by another file.",
+                    [Query(info, "", instant=True)],
+                    "short",
+                    columns=(
+                        ("job", "job", ""),
+                        (label_name(VERSION), "otelstream", ""),
+                        (label_name(SDK_NAME), "SDK", ""),
+                        (label_name(SDK_VERSION), "SDK version", ""),
+                        (label_name(OBJECTIVES_HASH), "objectives", ""),
+                        ("Value", "processes", "short"),
+                    ),
+                    empty="No process reports",
+                ),
+            ),
+        ),
+        collapsed=True,
+    )

@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Dashboards as Grafana and its linter want them, and as an on-call engineer does."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from otelstream._semconv import LABELS, METRICS
+from otelstream.slo._bundled import folder
+
+from .panels import NAMES, Json, load, panels, queries, variables
+
+DASHBOARDS = {name: load(name) for name in NAMES}
+CASES = [(name, panel) for name, board in DASHBOARDS.items() for panel in panels(board)]
+IDS = [f"{name.removeprefix('otelstream-')}: {panel['title']}" for name, panel in CASES]
+UNITS = {"none", "short", "percentunit", "s", "cps"}
+
+# Rules of grafana/dashboard-linter that a query cannot follow, with the reason.
+NO_INSTANCE = {
+    "slo:": "recorded over all instances of a job",
+    "ALERTS": "alerts are of a job, not of an instance",
+}
+
+
+def each_target() -> Iterator[tuple[str, Json, Json]]:
+    for name, panel in CASES:
+        for target in panel["targets"]:
+            yield f"{name} / {panel['title']} [{target['refId']}]", panel, target
+
+
+def selectors(expr: str) -> list[tuple[str, str]]:
+    """(metric, matchers) of every selector of an expression."""
+    return re.findall(r"([a-zA-Z_:][\w:]*)\{([^}]*)\}", expr)
+
+
+@pytest.mark.parametrize("name", NAMES)
+class TestDashboard:
+    def test_head(self, name: str) -> None:
+        """Stable readable uid, tag, not editable, no id, no `__inputs`, a schema Grafana 10 knows."""
+        board = DASHBOARDS[name]
+
+        assert board["uid"] == name
+        assert len(name) <= 40
+        assert board["editable"] is False
+        assert board["schemaVersion"] == 38
+        assert board["tags"] == ["otelstream"]
+        assert board["description"]
+        assert "id" not in board
+        assert "__inputs" not in board
+        assert "rows" not in board
+
+    def test_data_sources_are_variables(self, name: str) -> None:
+        """template-datasource-rule: two kinds, so each variable is named and labelled after its own."""
+        found = [item for item in DASHBOARDS[name]["templating"]["list"] if item["type"] == "datasource"]
+
+        assert [(i["name"], i["label"], i["query"]) for i in found] == [
+            ("prometheus_datasource", "Prometheus data source", "prometheus"),
+            ("tempo_datasource", "Tempo data source", "tempo"),
+        ]
+
+    def test_query_variables(self, name: str) -> None:
+        """template-job/instance-rule, on-time-change-reload, label-promql; route's All keeps streams without one."""
+        items = {item["name"]: item for item in DASHBOARDS[name]["templating"]["list"] if item["type"] == "query"}
+
+        assert list(items)[:5] == ["job", "instance", "provider", "model", "route"]
+        for item in items.values():
+            assert item["datasource"]["uid"] == "${prometheus_datasource}"
+            assert item["refresh"] == 2
+        for key in ("job", "instance"):
+            assert (items[key]["label"], items[key]["multi"], items[key]["allValue"]) == (key.title(), True, ".+")
+            assert items[key]["includeAll"] is True
+        for key in ("provider", "model", "route"):
+            assert items[key]["allValue"] == ".*"
+        assert len(list(variables(DASHBOARDS[name]))) == len(items)
+
+    def test_links_and_annotations(self, name: str) -> None:
+        """A menu of the other dashboards that keeps variables and time, traces, and alerts on every graph."""
+        board = DASHBOARDS[name]
+
+        assert board["links"][0]["tags"] == ["otelstream"]
+        assert board["links"][0]["includeVars"] is True
+        assert board["links"][0]["keepTime"] is True
+        assert "tempo_datasource" in board["links"][1]["url"]
+        assert 'alertstate="firing"' in board["annotations"]["list"][0]["expr"]
+
+    def test_first_screen(self, name: str) -> None:
+        """At most twelve panels before anything is opened; nothing overlaps, nothing leaves the 24 columns."""
+        board = DASHBOARDS[name]
+        opened = [panel for panel in board["panels"] if panel["type"] != "row"]
+        seen: set[tuple[int, int]] = set()
+
+        assert len(opened) <= 12
+        for panel in panels(board, rows=True):
+            grid = panel["gridPos"]
+            cells = {
+                (x, y) for x in range(grid["x"], grid["x"] + grid["w"]) for y in range(grid["y"], grid["y"] + grid["h"])
+            }
+            assert grid["x"] + grid["w"] <= 24
+            assert not cells & seen, panel["title"]
+            seen |= cells
+
+    def test_ids_count_up(self, name: str) -> None:
+        """Panel ids are unique and in reading order, so a diff shows what moved."""
+        ids = [panel["id"] for panel in panels(DASHBOARDS[name], rows=True)]
+
+        assert ids == list(range(1, len(ids) + 1))
+
+    def test_foundation_sdk_reads_it_without_loss(self, name: str) -> None:
+        """Grafana's own SDK reads the JSON and writes the same back, its missing annotation fields apart."""
+        dashboard = pytest.importorskip("grafana_foundation_sdk.models.dashboard", reason="grafana-foundation-sdk")
+        plugins = pytest.importorskip("grafana_foundation_sdk.cog.plugins")
+        encoder = pytest.importorskip("grafana_foundation_sdk.cog.encoder")
+        plugins.register_default_plugins()
+
+        read = dashboard.Dashboard.from_json(DASHBOARDS[name])
+        written = json.loads(json.dumps(read, cls=encoder.JSONEncoder))
+
+        lost = {re.sub(r"\[\d+\]", "[]", path) for path in missing(DASHBOARDS[name], written)}
+        assert lost <= {".annotations.list[].titleFormat", ".annotations.list[].tagKeys"}
+
+    def test_grafatui_imports_it(self, name: str) -> None:
+        """A foreign reader of Grafana's JSON accepts it in strict mode."""
+        grafatui = shutil.which("grafatui")
+        if grafatui is None:
+            pytest.skip("grafatui is not installed: cargo install grafatui")
+
+        done = subprocess.run(
+            [grafatui, "--validate", "--strict", "--grafana-json", str(folder() / "grafana" / f"{name}.json")],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def missing(one: Any, other: Any, path: str = "") -> Iterator[str]:
+    """Paths of what is in one and not, or not the same, in the other."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key, value in one.items():
+            if key in other:
+                yield from missing(value, other[key], f"{path}.{key}")
+            else:
+                yield f"{path}.{key}"
+    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        for place, (left, right) in enumerate(zip(one, other, strict=True)):
+            yield from missing(left, right, f"{path}[{place}]")
+    elif one != other:
+        yield path
+
+
+@pytest.mark.parametrize(("name", "panel"), CASES, ids=IDS)
+class TestPanel:
+    def test_question_and_answer(self, name: str, panel: Json) -> None:
+        """The title asks, the description says how to read it, and an empty panel says why it is empty."""
+        assert panel["title"].endswith("?")
+        assert len(panel["title"]) <= 60
+        assert len(panel["description"].split()) >= 10
+        assert panel["fieldConfig"]["defaults"]["noValue"]
+
+    def test_unit(self, name: str, panel: Json) -> None:
+        """panel-units-rule: a unit of Grafana's list (heat maps carry it on their axis)."""
+        if panel["type"] == "heatmap":
+            assert panel["options"]["yAxis"]["unit"] in UNITS
+        else:
+            assert panel["fieldConfig"]["defaults"]["unit"] in UNITS
+
+    def test_targets(self, name: str, panel: Json) -> None:
+        """panel-no-targets and panel-datasource: queries on the variable data source, with a legend."""
+        assert panel["targets"]
+        assert panel["datasource"] == {"type": "prometheus", "uid": "${prometheus_datasource}"}
+        for target in panel["targets"]:
+            assert target["datasource"] == panel["datasource"]
+            assert target["instant"] is (panel["type"] in ("stat", "table"))
+            assert target["legendFormat"] or panel["type"] == "table"
+
+    def test_no_dated_defaults(self, name: str, panel: Json) -> None:
+        """What grafanalib keeps for Grafana 6 is gone."""
+        for key in ("maxDataPoints", "editable", "error", "span", "minSpan", "height", "cacheTimeout", "interval"):
+            assert key not in panel
+        for target in panel["targets"]:
+            assert not {"intervalFactor", "step", "target", "metric", "query"} & target.keys()
+        if panel["type"] == "heatmap":
+            assert {"yAxis", "cellGap", "color"} <= panel["options"].keys()
+            assert "tooltipDecimals" not in panel
+
+
+def test_every_selector_follows_the_variables() -> None:
+    """target-job-rule and target-instance-rule; model, provider and route wherever the metric has them."""
+    common = {metric.prometheus: metric.common for metric in METRICS}
+    for where, _, target in each_target():
+        for metric, matchers in selectors(target["expr"]):
+            assert 'job=~"$job"' in matchers, where
+            if not any(metric.startswith(prefix) for prefix in NO_INSTANCE):
+                assert 'instance=~"$instance"' in matchers, where
+            if common.get(re.sub(r"_(bucket|sum|count)$", "", metric), False):
+                for key in ("provider", "model", "route"):
+                    assert f'=~"${key}"' in matchers, where
+
+
+def test_rates_use_the_rate_interval() -> None:
+    """target-rate-interval-rule: every rate over $__rate_interval, every increase over it or the range shown."""
+    for where, _, target in each_target():
+        for function, interval in re.findall(r"\b(rate|irate|increase)\([^\[]*\[([^\]]+)\]", target["expr"]):
+            allowed = {"$__rate_interval"} if function != "increase" else {"$__rate_interval", "$__range"}
+            assert interval in allowed, where
+
+
+def test_counters_are_rated() -> None:
+    """target-counter-agg-rule: no bare counter is drawn."""
+    for where, _, target in each_target():
+        bare = re.sub(r"\b(rate|irate|increase)\([^\[]*\[[^\]]+\](?: offset \w+)?\)", "", target["expr"])
+        assert not re.search(r"\w+_(total|bucket|sum|count)\{", bare), where
+
+
+def test_nothing_is_filled_up() -> None:
+    """No query pretends: no `or vector(0)`, no clamps, no absent()."""
+    for name, board in DASHBOARDS.items():
+        for where, expr in queries(board):
+            assert not re.search(r"\bor\b|vector\(|absent\(|clamp", expr), f"{name} / {where}"
+
+
+def test_every_name_is_in_the_contract() -> None:
+    """Series and labels of dashboards, rules and runbook are those of `_semconv`, or Prometheus's and sloth's own."""
+    known = {metric.prometheus + suffix for metric in METRICS for suffix in ("", "_bucket", "_sum", "_count")}
+    known |= {label.prometheus for label in LABELS}
+    made = [*(folder() / "grafana").glob("*.json"), *(folder() / "rules").glob("*.yaml"), folder() / "runbook.md"]
+
+    assert len(made) == 8
+    for path in made:
+        for word in set(re.findall(r"\b(?:otelstream|gen_ai)_[a-z_]+[a-z]", path.read_text(encoding="utf-8"))):
+            assert word in known or word == "gen_ai_client", f"{path.name}: {word}"
+
+
+def test_every_alert_panel_exists() -> None:
+    """A runbook entry that sends people to a panel names one that exists."""
+    titles = {panel["title"] for _, panel in CASES}
+    boards = {board["title"].removeprefix("otelstream / ") for board in DASHBOARDS.values()}
+    text = " ".join((folder() / "runbook.md").read_text(encoding="utf-8").split())
+
+    found = re.findall(r"\*([^*]+)\* > ([^*]+?\?)", text)
+
+    assert len(found) >= 8
+    for board, title in found:
+        assert board in boards
+        assert title in titles
