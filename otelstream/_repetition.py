@@ -45,6 +45,9 @@ _SAMPLES = (2_304, 3_008, 3_712)
 _SAMPLE = 24
 _SAMPLE_REACH = 1_024
 
+# Loops of one block whose figures are kept; the rest are only counted.
+_KEPT = 16
+
 _PADDING = re.compile(r"[\W_]+")
 
 
@@ -71,8 +74,8 @@ class RepetitionDetector:
 
     __slots__ = (
         "_end",
-        "_ended",
         "_fresh",
+        "_loops",
         "_news",
         "_runs",
         "_suspected_to",
@@ -94,7 +97,7 @@ class RepetitionDetector:
         self._end = 0  # the offset in the block where _text ends
         self._fresh = ""  # fewer than _STEP characters that came after it
         self._runs: list[_Run] = []  # the runs that reach to _end: rarely one, never more than a handful
-        self._ended: Repetition | None = None  # the worst of the loops that ended
+        self._loops: list[_Run] = []  # the worst loops, ended or not, in the order they were recognised
         self._suspicion: Repetition | None = None
         self._suspected_to = -_WEIGHED
         self._weigh_at = _WEIGHED
@@ -104,11 +107,19 @@ class RepetitionDetector:
     @property
     def found(self) -> Repetition | None:
         """The loop that wasted most so far, the earlier of two equals; without any, the suspicion."""
-        worst = self._ended
-        for run in self._runs:
-            if run.loop:
-                worst = _worse(worst, run.describe(self._end))
-        return worst or self._suspicion
+        return max(self.repetitions, key=lambda found: (found.wasted, -found.start), default=None)
+
+    @property
+    def latest(self) -> Repetition | None:
+        """What `feed` was last true for, as it stands now."""
+        return self._loops[-1].describe() if self._loops else self._suspicion
+
+    @property
+    def repetitions(self) -> list[Repetition]:
+        """The loops in the order they were recognised, of more than 16 the worst; without any, the suspicion."""
+        if not self._loops:
+            return [self._suspicion] if self._suspicion else []
+        return [run.describe() for run in self._loops]
 
     def feed(self, text: str) -> bool:
         """Take the next characters; true when they show a loop, once for each, or the first suspicion."""
@@ -160,8 +171,6 @@ class RepetitionDetector:
                 continue
             stop = self._end - (end - begin) + _common_prefix(text, begin - period, begin, end - begin)
             self._judge(run, stop)
-            if run.loop:
-                self._ended = _worse(self._ended, run.describe(stop))
         self._runs = alive
 
     def _find_runs(self, text: str, end: int, last: bool = False) -> None:
@@ -198,11 +207,14 @@ class RepetitionDetector:
         return reached
 
     def _judge(self, run: _Run, end: int) -> None:
-        """Call the run, which has come to the offset `end`, a loop if it is one by now."""
+        """Note that the run has come to the offset `end`, and call it a loop if it is one by now."""
+        run.end = end
         if not run.loop and run.worded and end - run.start - run.period >= _needed(run.period):
-            run.loop = True
+            run.loop = self._news = True
             self.loops += 1
-            self._news = True
+            if len(self._loops) == _KEPT:
+                self._loops.remove(min(self._loops, key=_Run.wasted))
+            self._loops.append(run)
 
     def _weigh(self, text: str, end: int) -> None:
         """Suspect near-repeats in the window up to `end`, unless a run explains how well it deflates."""
@@ -238,31 +250,27 @@ class RepetitionDetector:
 
 
 class _Run:
-    """A run that has not ended."""
+    """A run that ends at `end`, unless it goes on there."""
 
-    __slots__ = ("loop", "period", "start", "worded")
+    __slots__ = ("end", "loop", "period", "start", "worded")
 
     def __init__(self, period: int, start: int, worded: bool) -> None:
         self.period = period
         self.start = start
         self.worded = worded
         self.loop = False
+        self.end = start
 
-    def describe(self, end: int) -> Repetition:
-        again = end - self.start - self.period
-        return Repetition(self.start, self.period, 1 + again / self.period, again, False)
+    def wasted(self) -> int:
+        return self.end - self.start - self.period
+
+    def describe(self) -> Repetition:
+        return Repetition(self.start, self.period, 1 + self.wasted() / self.period, self.wasted(), False)
 
 
 def _needed(period: int) -> int:
     """Return how many characters said again make a run of this period a loop."""
     return max(400, (5 if period < 64 else 3 if period < 1_024 else 2) * period)
-
-
-def _worse(one: Repetition | None, other: Repetition) -> Repetition:
-    """Return the one that wasted more, the earlier of equals."""
-    if one is None or (other.wasted, -other.start) > (one.wasted, -one.start):
-        return other
-    return one
 
 
 def _common_suffix(text: str, left: int, right: int, limit: int) -> int:

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 _decode = json.JSONDecoder().raw_decode
-_INDEX = re.compile(r'(?<="index":)\d+')
 _PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 
 # What a delta holds before its text, and the pattern of what stands between the texts of two deltas. One entry for
@@ -32,7 +31,7 @@ class BatchText(NamedTuple):
 def batch_text(datas: Sequence[str], field: str) -> BatchText:
     """Return the text in the `field` of these deltas, each the raw `data` of an event, as if each was parsed.
 
-    Never raises. Where all look alike, whatever their padding, a delta costs a tenth of parsing it or less.
+    Never raises. Where all look alike, whatever their padding, a delta costs a quarter of parsing it or less.
     """
     prefix = _prefix(datas, field)
     border = _borders.get(prefix) if prefix else None
@@ -79,16 +78,11 @@ def _learn(prefix: str, data: str, field: str) -> bool:
     except (ValueError, TypeError, LookupError, RecursionError):
         return False
     # A provider pads each delta its own way behind the text; what else may follow is the same in all.
-    closing = r'" *\} *\}' if re.fullmatch(r'"\s*\}\s*\}', suffix) else _any_index(suffix)
+    closing = r'" *\} *\}' if re.fullmatch(r'"\s*\}\s*\}', suffix) else re.escape(suffix)
     if len(_borders) >= _MAX_BORDERS:
         _borders.clear()
-    _borders[prefix] = re.compile(f"{closing} *\n{_any_index(prefix)}")
+    _borders[prefix] = re.compile(f"{closing} *\n{re.escape(prefix)}")
     return True
-
-
-def _any_index(literal: str) -> str:
-    """Return a pattern for the JSON given, with any number for the block's index: so one pattern serves all blocks."""
-    return r"(?:0|[1-9]\d*)".join(map(re.escape, _INDEX.split(literal)))
 
 
 def _cut(datas: Sequence[str], prefix: str, border: re.Pattern[str]) -> BatchText | None:
