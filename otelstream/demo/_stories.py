@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import otelstream
 from otelstream.testing import Fault, ProviderSimulator, Schedule, Script, loop, prose, script
 
 fault = ProviderSimulator
@@ -71,11 +72,12 @@ def read_raw(client: Any, request: dict[str, Any]) -> None:
 
 
 def stop(client: Any, request: dict[str, Any]) -> None:
-    """Leave the stream in the middle of its text, as an application does when its user presses Stop."""
-    with client.messages.stream(**request) as stream:
+    """Stop in the middle of the text: the user's ask comes first, the close when the loop sees it."""
+    with otelstream.turn("demo"), client.messages.stream(**request) as stream:
         for index, _ in enumerate(stream.text_stream):
             if index == 40:
-                stream.close()
+                otelstream.record_stop()
+            if index == 43:
                 return
 
 

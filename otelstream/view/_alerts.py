@@ -24,6 +24,14 @@ ALERTS: Final[tuple[tuple[str, Callable[[Timeline], bool]], ...]] = (
         "OtelStreamCancelNotPropagated",
         lambda line: line.propagation in {"closed_late", "closed_by_gc", "drained", "still_open"},
     ),
+    ("OtelStreamSideEffectsLeft", lambda line: bool(line.record.attributes.get(names.SIDE_EFFECTS_COMMITTED))),
+    (
+        "OtelStreamToolDispatchedEarly",
+        lambda line: any(
+            event.name == names.EVENT_TOOL_DISPATCHED and event.attributes.get(names.DISPATCH_PHASE) == "before_ready"
+            for event in line.record.events
+        ),
+    ),
     ("OtelStreamRepetitionLoops", lambda line: bool(line.loops)),
     ("OtelStreamProviderStalls", lambda line: any(hole.source == "provider" for hole in line.holes)),
     ("OtelStreamRetriesRising", lambda line: line.attempts > 1),

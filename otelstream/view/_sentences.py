@@ -175,6 +175,8 @@ def _failed(line: Timeline) -> str:
 def _cancelled(line: Timeline) -> str:
     who = _WHO.get(line.trigger, "the application stopped it")
     how = _PROPAGATION.get(line.propagation, "").format(delay=seconds(line.close_delay or 0.0))
+    if line.propagation == "closed" and line.stop_asked is not None and line.close_delay is not None:
+        how = f"; closed {seconds(line.close_delay)} later"
     if line.fault == "stalled":
         silence = max((hole.length for hole in line.holes), default=0.0)
         return f"Given up on after {seconds(silence)} of silence, {_where(line)}."

@@ -68,8 +68,9 @@ class ViewExporter(SpanExporter):
 class Attachment:
     """One destination and the providers it listens to."""
 
-    def __init__(self, sink: Sink) -> None:
+    def __init__(self, sink: Sink, close: Callable[[], object] | None = None) -> None:
         self._exporter = ViewExporter(sink)
+        self._close = close
         self._known: weakref.WeakSet[Any] = weakref.WeakSet()
         self._private: TracerProvider | None = None
 
@@ -82,6 +83,8 @@ class Attachment:
     def silence(self) -> None:
         """Show nothing more: a processor cannot be taken off its provider."""
         self._exporter.silence()
+        if self._close is not None:
+            self._close()
 
     @property
     def private(self) -> TracerProvider:
@@ -151,7 +154,7 @@ def attach(tracer_provider: trace.TracerProvider | None, destination: str) -> tr
             del _attachments[other]
     attachment = _attachments.get(destination)
     if attachment is None:
-        attachment = _attachments[destination] = Attachment(_sink_for(destination))
+        attachment = _attachments[destination] = _attachment_for(destination)
     if tracer_provider is not None:
         attachment.listen(tracer_provider)
         return tracer_provider
@@ -189,12 +192,13 @@ def _nowhere(record: SpanRecord) -> None:
     """Where streams go after `detach`."""
 
 
-def _sink_for(destination: str) -> Sink:
+def _attachment_for(destination: str) -> Attachment:
     if destination == "terminal":
-        return show_line
+        return Attachment(show_line)
     if destination.startswith(SPOOL):
-        return SpoolWriter(destination.removeprefix(SPOOL)).record
-    return PageSink(destination).add
+        return Attachment(SpoolWriter(destination.removeprefix(SPOOL)).record)
+    page = PageSink(destination)
+    return Attachment(page.add, page.close)
 
 
 def show_line(record: SpanRecord) -> None:
@@ -222,7 +226,8 @@ class PageSink:
         self._reader_of = 0
         self._session = Session()
         self._reader = SpoolReader(self._folder, delete=False)
-        atexit.register(self._exit)
+        self._closed = False
+        atexit.register(self.close)
 
     def add(self, record: SpanRecord) -> None:
         self._writer.record(record)
@@ -232,7 +237,7 @@ class PageSink:
             _thread.start_new_thread(self._run, ())
 
     def _run(self) -> None:
-        while True:
+        while not self._closed:
             time.sleep(0.25)
             self._update()
 
@@ -255,7 +260,12 @@ class PageSink:
         finally:
             os.close(lock)
 
-    def _exit(self) -> None:
+    def close(self) -> None:
+        """Write the page for the last time."""
+        if self._closed:
+            return
+        self._closed = True
+        atexit.unregister(self.close)
         self._update(last=True)
         if os.getpid() == self._owner:
             shutil.rmtree(self._folder, ignore_errors=True)

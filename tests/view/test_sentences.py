@@ -151,6 +151,17 @@ GOLDEN: list[tuple[dict[str, Any], str]] = [
             "outcome": "cancelled",
             "phase": "mid_stream",
             "trigger": "user_stop",
+            "asked": 3.9,
+            "propagation": "closed",
+            names.CANCEL_CLOSE_DELAY: 0.1,
+        },
+        "Stopped after 400 characters: the user pressed Stop; closed 0.10 s later.",
+    ),
+    (
+        {
+            "outcome": "cancelled",
+            "phase": "mid_stream",
+            "trigger": "user_stop",
             "propagation": "closed_late",
             names.CANCEL_CLOSE_DELAY: 1.5,
         },
