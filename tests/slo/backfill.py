@@ -31,6 +31,7 @@ class Raw:
 
     recent: list[Stream]
     month: list[Stream]
+    week_ago: list[Stream]
 
 
 def write_past(data: Path, incident: str | None = None, after: int = 0, month: bool = True, seed: int = 1) -> Raw:
@@ -39,10 +40,11 @@ def write_past(data: Path, incident: str | None = None, after: int = 0, month: b
     start = END - MINUTES * 60
     _import(openmetrics(play(raw, start, MINUTES + 1, incident, after)), data)
     older = Past(CONFIG.objectives, seed + 1, keep=True)
+    before = Past(CONFIG.objectives, seed + 2, keep=True)
     if month:
-        _import(openmetrics(play(Past(CONFIG.objectives, seed + 2), start - WEEK, MINUTES + 1)), data)
+        _import(openmetrics(play(before, start - WEEK, MINUTES + 1)), data)
         _import(openmetrics(_month(older, start)), data)
-    return Raw(raw.keep or [], older.keep or [])
+    return Raw(raw.keep or [], older.keep or [], before.keep or [])
 
 
 def _month(past: Past, until: int) -> Iterator[tuple[str, str]]:

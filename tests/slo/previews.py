@@ -341,7 +341,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         (work / "data").mkdir()
-        write_past(work / "data", arguments.incident, after=130, month=arguments.incident is None)
+        write_past(work / "data", arguments.incident, after=60, month=arguments.incident is None)
         evaluate_rules(work, month=arguments.incident is None)
         with past_prometheus(work) as server:
             draw_all(server, arguments.output, View(END, 3 * 3600))
