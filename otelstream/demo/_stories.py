@@ -50,9 +50,6 @@ def _faster(schedule: Schedule, speed: float) -> Schedule:
     )
 
 
-# --- what the application does ------------------------------------------------------------------------------
-
-
 def read(client: Any, request: dict[str, Any]) -> None:
     """Read the stream to its end, as most code does."""
     with client.messages.stream(**request) as stream:
@@ -131,9 +128,6 @@ async def _numbered(texts: AsyncIterator[str]) -> AsyncIterator[tuple[int, str]]
     async for text in texts:
         yield index, text
         index += 1
-
-
-# --- the stories --------------------------------------------------------------------------------------------
 
 
 def _play(what: str | Script, first: float, gap: float, *faults: Fault, seed: int = 1) -> Play:
