@@ -177,11 +177,10 @@ def readers(
     clock = time.thread_time  # processor time: these machines are shared
 
     def watched(stream: Any) -> Iterator[Any]:
-        count, total, longest = 0, 0.0, 0.0
+        total, longest = 0.0, 0.0
         ask = clock()
-        for event in stream:
+        for _count, event in enumerate(stream, 1):
             wait = clock() - ask
-            count += 1
             total += wait
             longest = max(longest, wait)
             yield event

@@ -51,6 +51,7 @@ class Loop:
     kind: s.BlockKind
     repetition: Repetition
     at: float
+    closed: bool = False  # its block has ended
 
 
 class StreamObservation:
@@ -119,6 +120,7 @@ class StreamObservation:
         "stalls",
         "started",
         "started_ns",
+        "summing",
         "text_before",
         "tool_calls",
         "turn",
@@ -173,6 +175,7 @@ class StreamObservation:
         # facts
         self.cadence = Cadence()
         self.chunks = 0
+        self.summing = False  # a batch was taken and is not counted yet
         self.chars = 0  # generated, of any kind
         self.visible_chars = 0
         self.stalls: list[Stall] = []
@@ -255,6 +258,7 @@ class StreamObservation:
             self.runtime.metrics.chunk_times(self, gaps)
         self.chunks += chunks
         self.chars += chars
+        self.summing = False
         self.last_chunk_at = at
         if kind == "text":
             self.visible_chars += chars
@@ -266,10 +270,14 @@ class StreamObservation:
         detector = self._detectors.get(kind)
         if detector is None:
             detector = self._detectors[kind] = RepetitionDetector()
-        if not detector.feed(text) or detector.found is None:
+        if not detector.feed(text):
             return False
-        self.loops.append(Loop(kind, detector.found, at))
-        return self.runtime.repetition_seen(self)
+        found = detector.latest
+        if found is None:
+            return False
+        self.loops.append(Loop(kind, found, at))
+        # A suspicion (near-repeats) is an event only: it is right too seldom to stop, count or blame anybody.
+        return not found.suspected and self.runtime.repetition_seen(self)
 
     def stalled(self, duration: float, source: s.StallSource, at: float) -> None:
         """A gap or a hold over the threshold ended at `at`."""
@@ -307,12 +315,16 @@ class StreamObservation:
 
     def arrived(self) -> tuple[int, int, int]:
         """Chunks, characters and visible characters so far, those that wait to be summed included; from any thread."""
-        while True:
+        found = (0, 0, 0)
+        for _ in range(1000):  # bounded: a signal handler may have interrupted the very sum it waits for
             before = self.chunks
-            chunks, chars, visible = self.pending(self) if self.pending is not None else (0, 0, 0)
-            found = (before + chunks, self.chars + chars, self.visible_chars + visible)
-            if before == self.chunks:  # else the reader has summed meanwhile
-                return found
+            if not self.summing:
+                chunks, chars, visible = self.pending(self) if self.pending is not None else (0, 0, 0)
+                found = (before + chunks, self.chars + chars, self.visible_chars + visible)
+                if before == self.chunks and not self.summing:
+                    return found
+            time.sleep(0)
+        return found if any(found) else (self.chunks, self.chars, self.visible_chars)
 
     def wake(self) -> None:
         """Let those look again who wait for this stream."""
@@ -394,7 +406,7 @@ class StreamObservation:
             fault = "tool_call_cut_off"
         elif any(call.input == "invalid" for call in self.tool_calls):
             fault = "malformed_tool_call"
-        elif self.loops:
+        elif self.repetitions:
             fault = "repetition"
         if fault == "none":
             return ending
@@ -413,14 +425,18 @@ class StreamObservation:
         detector = self._detectors.get(kind) if kind is not None else None
         if detector is None or kind is None:
             return
-        final = detector.finish()
-        if final is None:
-            return
-        known = [loop for loop in self.loops if loop.kind == kind and loop.repetition.start == final.start]
-        if known:
-            known[-1].repetition = final
-        else:
-            self.loops.append(Loop(kind, final, at))
+        detector.finish()
+        seen = {(loop.repetition.start, loop.repetition.period): loop.at for loop in self.loops if loop.kind == kind}
+        final = [Loop(kind, found, seen.get((found.start, found.period), at)) for found in detector.repetitions]
+        self.loops = [loop for loop in self.loops if loop.kind != kind or loop.closed] + final
+        for loop in final:
+            loop.closed = True
+        detector.reset()
+
+    @property
+    def repetitions(self) -> list[Loop]:
+        """The loops, without mere suspicions."""
+        return [loop for loop in self.loops if not loop.repetition.suspected]
 
     def _last_events(self, at: float, now: float) -> None:
         ending = cast("Ending", self.ending)

@@ -11,26 +11,52 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from opentelemetry import metrics, trace
 
-from otelstream.anthropic import _delta_text
-from otelstream.anthropic._delta_text import batch_text
+from otelstream import _config
+from otelstream._runtime import Runtime
+from otelstream._stream import StreamObservation
+from otelstream.anthropic import _protocol
 
 KINDS = {"text": "text_delta", "thinking": "thinking_delta", "partial_json": "input_json_delta"}
 DELTA = '{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"%s"}%s}'
 SPANNERS = ['"', "\\", "}", "{", "\n", " ", "\x00", "x", ",", "\\u12"]
+RUNTIME = Runtime(_config.load({}, {}), trace.get_tracer("test"), metrics.get_meter("test"), None, {})
 
 
-def by_parsing(datas: list[str], field: str) -> tuple[str, list[int]]:
-    """Say the rule: parse each, take the field where it is a string, and read surrogates as they then stand."""
-    texts = []
-    for data in datas:
-        try:
-            value = json.loads(data)["delta"][field]
-        except (ValueError, TypeError, KeyError):
-            value = ""
-        texts.append(value if isinstance(value, str) else "")
-    units = "".join(texts).encode("utf-16-le", "surrogatepass")
-    return units.decode("utf-16-le", "surrogatepass"), [at for at, text in enumerate(texts) if not text]
+class Listening(StreamObservation):
+    """An observation that keeps what its detector of repetition is fed."""
+
+    __slots__ = ("heard",)
+
+    def repeats(self, kind: Any, text: str, at: float) -> bool:
+        self.heard.append(text)
+        return False
+
+
+def heard(datas: list[str], size: int = 48) -> tuple[str, int]:
+    """The text and the number of chunks that the adapter makes of deltas, summed in batches of `size`."""
+    stream = Listening(RUNTIME, operation="chat", provider="p", model="m")
+    stream.heard = []
+    stream.reading = _protocol.Reading()
+    stream.reading.open("text", visible=True)
+    for at in range(0, len(datas), size):
+        stream.datas.extend(datas[at : at + size])
+        stream.waits.extend([0.01] * len(datas[at : at + size]))
+        _protocol.flush(stream, stream.started + at)
+    return "".join(stream.heard), stream.chunks
+
+
+def by_parsing(datas: list[str]) -> tuple[str, int]:
+    """Say the rule: parse each, and take the text where there is some."""
+    texts = [json.loads(data)["delta"].get(field) for data in datas for field in KINDS]
+    texts = [text for text in texts if text]
+    return "".join(texts), len(texts)
+
+
+def joined(text: str) -> str:
+    """Read surrogates that two deltas share as the one character they are."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
 
 
 @st.composite
@@ -56,21 +82,22 @@ def written(draw: st.DrawFn) -> tuple[list[str], str]:
 
 
 @settings(max_examples=400, deadline=None)
-@given(written())
-def test_the_text_is_what_parsing_each_gives(batch: tuple[list[str], str]) -> None:
-    """Any field order, separators, padding, escapes and non-ASCII give the parser's text and empty places."""
-    datas, field = batch
+@given(written(), st.integers(1, 12))
+def test_the_text_is_what_parsing_each_gives(batch: tuple[list[str], str], size: int) -> None:
+    """Any field order, separators, padding, escapes, non-ASCII and borders of batches give the parser's text."""
+    datas, _ = batch
 
-    found = batch_text(datas, field)
+    text, chunks = heard(datas, size)
 
-    assert (found.text, list(found.silent), found.malformed) == (*by_parsing(datas, field), False)
+    wanted, count = by_parsing(datas)
+    assert (joined(text), chunks) == (joined(wanted), count)
 
 
 @settings(max_examples=400, deadline=None)
 @given(written(), st.data())
-def test_malformed_deltas_contribute_nothing(batch: tuple[list[str], str], data: st.DataObject) -> None:
-    """Deltas cut, mutated, of another kind or no JSON at all are silent, and the others are read all the same."""
-    datas, field = batch
+def test_malformed_deltas_are_survived(batch: tuple[list[str], str], data: st.DataObject) -> None:
+    """Deltas cut, mutated, of another kind or no JSON at all raise nothing, and are no more chunks than deltas."""
+    datas, _ = batch
     for _ in range(data.draw(st.integers(1, 3))):
         place = data.draw(st.integers(0, len(datas) - 1))
         old = datas[place]
@@ -85,9 +112,9 @@ def test_malformed_deltas_contribute_nothing(batch: tuple[list[str], str], data:
             ])
         )  # fmt: skip
 
-    found = batch_text(datas, field)
+    _, chunks = heard(datas)
 
-    assert (found.text, list(found.silent)) == by_parsing(datas, field)
+    assert 0 <= chunks <= len(datas)
 
 
 @pytest.mark.parametrize(
@@ -102,76 +129,37 @@ def test_malformed_deltas_contribute_nothing(batch: tuple[list[str], str], data:
 )
 def test_escapes_are_decoded_across_deltas(bodies: tuple[str, ...], text: str) -> None:
     """Quotes at the end, backslashes at the end and pairs split between two deltas come out right."""
-    assert batch_text([DELTA % (body, " " * n) for n, body in enumerate(bodies)], "text").text == text
+    datas = [DELTA % ("first ", ""), *(DELTA % (body, " " * n) for n, body in enumerate(bodies))]
+
+    assert joined(heard(datas, 1 + len(bodies))[0]) == "first " + text
 
 
-@pytest.mark.parametrize("bodies", [("a\\", "n"), ("\\u00", "e9"), ("a\\", "\\\\")])
-def test_an_escape_is_not_finished_by_the_next_delta(bodies: tuple[str, str]) -> None:
-    """A delta that ends within an escape is malformed and silent, though the two together would be JSON."""
-    found = batch_text([DELTA % (body, "") for body in bodies], "text")
-
-    assert found.malformed
-    assert 0 in found.silent
-
-
-def test_empty_and_other_deltas_are_told_by_place() -> None:
-    """Among deltas that look alike, empty ones and those of another kind are named, and cost no one the short way."""
+def test_signatures_and_empty_deltas_are_no_chunks() -> None:
+    """Protocol traffic among deltas is not counted."""
     signature = '{"type":"content_block_delta","index":0,"delta":{"type":"signature_delta","signature":"Eq=="}}'
 
-    found = batch_text([DELTA % ("", ""), DELTA % ("a", "  "), signature, DELTA % ("b", " ")], "text")
-
-    assert found == ("ab", [0, 2], False)
+    assert heard([DELTA % ("", ""), DELTA % ("a", "  "), signature, DELTA % ("b", " ")]) == ("ab", 2)
 
 
 def test_deltas_that_look_alike_are_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the index of the block and the padding of each, the text of such deltas costs no parsing."""
-    monkeypatch.setattr(_delta_text, "_parsed", None)
+    """Whatever their padding, deltas after the first cost no parsing."""
+    stream_first = DELTA % ("first ", "")
+    datas = [DELTA % (f"word {n} ", " " * (n % 7)) for n in range(96)]
+    slow = _protocol._slow_texts
+    calls: list[int] = []
+    monkeypatch.setattr(
+        _protocol, "_slow_texts", lambda stream, batch, gaps: calls.append(len(batch)) or slow(stream, batch, gaps)
+    )
 
-    for index in (0, 1, 12):
-        datas = [(DELTA % (f"word {n} \\n", " " * (n % 7))).replace("0", str(index), 1) for n in range(48)]
-        assert batch_text(datas, "text").text == "".join(f"word {n} \n" for n in range(48))
+    heard([stream_first], 1)
+    heard([stream_first, *datas], 1)
 
-
-def test_what_is_remembered_is_bounded() -> None:
-    """However many block indices and producers there are, at most 64 shapes are remembered."""
-    for index in range(300):
-        batch_text([(DELTA % ("a", "")).replace('"index":0', f'"index":{index}')], "text")
-
-    assert len(_delta_text._borders) <= 64
-
-
-def test_a_delta_of_another_kind_may_come_first() -> None:
-    """What the first delta looks like does not matter, if it has no text."""
-    signature = '{"type":"content_block_delta","index":0,"delta":{"type":"signature_delta","signature":"Eq=="}}'
-    longer = signature.replace("Eq==", "Eq==" * 40)
-
-    for first in (signature, longer):
-        assert batch_text([first, DELTA % ("a", "  "), DELTA % ("b", " ")], "text") == ("ab", [0], False)
-
-
-def test_a_field_of_the_same_name_elsewhere_does_not_mislead() -> None:
-    """Only the field of the delta itself counts."""
-    data = '{"type":"content_block_delta","delta":{"citation":{"text":"no"},"text":"%s"}}'
-
-    assert batch_text([data % "a", data % "b"], "text") == ("ab", [], False)
-    assert batch_text([data.replace('"text":"%s"', '"x":1'), DELTA % ("c", "")], "text") == ("c", [0], False)
-
-
-def test_pairs_are_joined_in_deltas_that_had_to_be_parsed_too() -> None:
-    """A pair split between a delta written one way and the next written another is one character."""
-    spaced = json.dumps(json.loads(DELTA % ("Q", "")))
-
-    assert batch_text([DELTA % ("\\ud83d", ""), spaced.replace("Q", "\\ude00")], "text").text == "\U0001f600"
-
-
-def test_no_deltas_are_no_text() -> None:
-    """An empty batch says nothing."""
-    assert batch_text([], "text") == ("", [], False)
+    assert calls == [1, 1]
 
 
 def test_recorded_streams_are_read_alike() -> None:
-    """Every block of the recorded streams, where they are at hand, gives the parser's text."""
-    folder = Path(os.environ.get("OTELSTREAM_RECORDINGS", "../shared/streams"))
+    """The blocks of the recorded streams, where they are at hand, give the parser's text."""
+    folder = Path(os.environ.get("OTELSTREAM_RECORDINGS", Path(__file__).parent.parent.parent / "shared" / "streams"))
     files = sorted(folder.glob("*.sse"))
     if not files:
         pytest.skip("no recordings at hand")
@@ -179,9 +167,5 @@ def test_recorded_streams_are_read_alike() -> None:
     for file in files:
         lines = file.read_text(encoding="utf-8").splitlines()
         datas = [line[6:] for line in lines if line.startswith("data: ") and '"content_block_delta"' in line]
-        for field in KINDS:
-            for size in (1, 7, 48):
-                for at in range(0, len(datas), size):
-                    batch = datas[at : at + size]
-                    found = batch_text(batch, field)
-                    assert (found.text, list(found.silent)) == by_parsing(batch, field)
+        for size in (1, 7, 48):
+            assert heard(datas, size) == by_parsing(datas)

@@ -154,7 +154,7 @@ class Metrics:
         rate = stream.output_rate
         if rate is not None:
             add(s.STREAM_OUTPUT_RATE, rate)
-        for loop in stream.loops:
+        for loop in stream.repetitions:
             add(s.STREAM_REPETITION_COUNT, labels={s.BLOCK_KIND: loop.kind})
             add(s.STREAM_REPETITION_WASTED, loop.repetition.wasted, labels={s.BLOCK_KIND: loop.kind})
         for when, _ in stream.actions:
@@ -196,6 +196,13 @@ class Metrics:
             s.CANCEL_AT: "between_streams",
         }
         self.add(s.CANCELLATIONS, common, labels)
+
+    def hop(self, stream: StreamObservation, outcome: s.HopOutcome, first_byte: float | None, duration: float) -> None:
+        """Record what the browser got of the request that `stream` was begun in."""
+        labels: dict[str, str | bool] = {s.HOP_OUTCOME: outcome}
+        if first_byte is not None:
+            self.add(s.HOP_FIRST_BYTE, self.common(stream), dict(labels), first_byte)
+        self.add(s.HOP_DURATION, self.common(stream), labels, duration)
 
     def tool_call(self, stream: StreamObservation, call: ToolCall) -> None:
         """Count one tool call, whose fate is known and whose stream has ended."""

@@ -87,7 +87,7 @@ def summary(stream: StreamObservation) -> dict[str, AttributeValue]:
         s.VISIBLE_CHARS: stream.visible_chars,
         s.OUTPUT_RATE: stream.output_rate,
         s.STREAM_TOOL_CALLS: len(stream.tool_calls),
-        s.STREAM_REPETITIONS: len(stream.loops),
+        s.STREAM_REPETITIONS: len(stream.repetitions),
         s.TURN_ID: stream.turn_id,
         s.ROUTE: stream.route,
         s.RESPONSE_ID: stream.response_id,

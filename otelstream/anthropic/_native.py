@@ -33,31 +33,38 @@ def observe_end(stream: StreamObservation, response: Any) -> None:
     original = getattr(observer, "end", None)
     if observer is None or original is None or stream.span is None or stream.own_span:
         return
-    function = type(observer).end
-    # The observer holds the stream helper: the list of open streams must not keep that alive.
-    weak = weakref.ref(observer)
 
     def end(how: str, error: BaseException | None = None) -> None:
+        # Strongly held, as the collector clears weak references before it finalises; let go here, so no cycle stays.
+        vars(observer).pop("end", None)
         try:
-            how = _decide(stream, how, error)
+            if not _decide(stream, how, error):
+                how, error = "closed", None
         except Exception:
             trouble("deciding with the SDK's observer")
-        target = weak()
-        if target is not None:
-            function(target, how, error)
+        observer.end(how, error)
 
     observer.end = end
     stream.native = True
-    stream.native_end = lambda: end("closed")
+    # The observer holds the stream helper: the list of open streams must not keep that alive.
+    weak = weakref.ref(observer)
+
+    def end_at_exit() -> None:
+        alive = weak()
+        if alive is not None:
+            alive.end("closed")
+
+    stream.native_end = end_at_exit
 
 
-def _decide(stream: StreamObservation, how: str, error: BaseException | None) -> str:
-    """Decide an undecided stream, and say how the SDK should end its span: `closed` leaves our status alone."""
+def _decide(stream: StreamObservation, how: str, error: BaseException | None) -> bool:
+    """Decide an undecided stream, and say whether the SDK may call its span read.
+
+    Any other word of the SDK's would replace our status, and our `error.type` by its `client_error`.
+    """
     if stream.ending is None:
         stream.end(_ending(stream, how, error))
-    if how == "read" and stream.outcome not in ("completed", "truncated", "refused"):
-        return "closed"
-    return how
+    return how == "read" and stream.outcome in ("completed", "truncated", "refused")
 
 
 def _ending(stream: StreamObservation, how: str, error: BaseException | None) -> Ending:

@@ -39,7 +39,7 @@ _FIELDS = {
 class Reading:
     """Our place in the protocol: the block that is open, and how its deltas look on the wire."""
 
-    __slots__ = ("buffer", "cut", "kind", "last", "leftover", "prefix", "server_tool", "tool", "visible")
+    __slots__ = ("buffer", "cut", "kind", "last", "leftover", "padded", "prefix", "server_tool", "tool", "visible")
 
     def __init__(self) -> None:
         self.server_tool = False  # a provider's own tool was called and its result is not here yet
@@ -53,6 +53,7 @@ class Reading:
         self.tool = tool
         self.buffer: list[str] = []
         self.prefix = ""  # everything before the text of a delta of this block; "" until seen
+        self.padded = False
         self.cut: Callable[[str], str] = str  # takes the text out of one that nothing pads
 
 
@@ -70,6 +71,7 @@ def flush(stream: StreamObservation, at: float) -> int:
     if not count:
         return countdown(stream)
     reading: Reading = stream.reading
+    stream.summing = True
     batch, gaps = datas[:count], waits[:count]
     del datas[:count], waits[:count]
     reading.last = batch[-1]
@@ -81,6 +83,7 @@ def flush(stream: StreamObservation, at: float) -> int:
     if text is None:
         texts, gaps = _slow_texts(stream, batch, gaps)
         if not texts:
+            stream.summing = False
             return countdown(stream)
         chunks, text = len(texts), "".join(texts)
     kind = reading.kind or "other"
@@ -110,9 +113,11 @@ def _fast_text(reading: Reading, batch: list[str]) -> str | None:
     # Whatever sorts between two strings with a prefix has it too.
     if not prefix or not (min(batch).startswith(prefix) and max(batch).startswith(prefix)):
         return None
-    texts = list(map(reading.cut, batch))
+    texts = [] if reading.padded else list(map(reading.cut, batch))
     text = "".join(texts)
-    if '"' in text:  # an escaped quote, or providers' padding after the text, each delta its own
+    if reading.padded or '"' in text:
+        # An escaped quote, or what the provider pads each delta with behind the text.
+        reading.padded = reading.padded or "\\" not in text
         start = len(prefix)
         texts = [data[start : data.rfind('"')] for data in batch]
         text = "".join(texts)
@@ -184,7 +189,17 @@ def event(stream: StreamObservation, name: str | None, data: str, at: float, wai
         return 1
 
 
+def _object(value: Any) -> dict[str, Any]:
+    """A JSON object, empty where the provider sent something else: the SDK takes that too."""
+    return value if isinstance(value, dict) else {}
+
+
+def _word(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
 def _parsed(stream: StreamObservation, name: str | None, data: Any, at: float) -> None:
+    data = _object(data)
     # Bedrock names every event `completion`, some gateways none: the type inside is the name.
     kind = data.get("type", name)
     if kind == DELTA:
@@ -193,25 +208,24 @@ def _parsed(stream: StreamObservation, name: str | None, data: Any, at: float) -
         stream.carry = 0.0
         flush(stream, at)
     elif kind == "content_block_start":
-        _block_start(stream, data.get("content_block") or {}, at)
+        _block_start(stream, _object(data.get("content_block")), at)
     elif kind == "content_block_stop":
         _block_stop(stream, at)
     elif kind == "message_start":
-        message = data.get("message") or {}
+        message = _object(data.get("message"))
         # A fallback splices a second message in: what the first one said of its end no longer holds.
         stream.finish_reason = stream.finish_raw = None
-        stream.response_id, stream.response_model = message.get("id"), message.get("model")
-        _usage(stream, message.get("usage") or {}, final=False)
+        stream.response_id, stream.response_model = _word(message.get("id")), _word(message.get("model"))
+        _usage(stream, _object(message.get("usage")), final=False)
     elif kind == "message_delta":
-        _usage(stream, data.get("usage") or {}, final=True)
-        reason = (data.get("delta") or {}).get("stop_reason")
+        _usage(stream, _object(data.get("usage")), final=True)
+        reason = _object(data.get("delta")).get("stop_reason")
         if isinstance(reason, str):
             stream.finish(_REASONS.get(reason, stream.runtime.labels.text(reason)), reason, at)
     elif kind == "message_stop":
         stream.terminal(at)
     elif kind == "error":
-        error = data.get("error") or {}
-        stream.end(failed("provider_error", str(error.get("type") or "api_error")), at)
+        stream.end(failed("provider_error", _word(_object(data.get("error")).get("type")) or "api_error"), at)
 
 
 def _block_start(stream: StreamObservation, block: dict[str, Any], at: float) -> None:
@@ -226,12 +240,12 @@ def _block_start(stream: StreamObservation, block: dict[str, Any], at: float) ->
         whole = ""
     elif kind in ("text", "thinking"):
         block_kind = "text" if kind == "text" else "thinking"
-        whole = str(block.get(kind) or "")
+        whole = _word(block.get(kind)) or ""
     else:
         block_kind = "thinking" if kind == "redacted_thinking" else "other"
         whole = "" if kind in ("compaction", "fallback") else kind
         if kind == "fallback":
-            stream.response_model = (block.get("to") or {}).get("model") or stream.response_model
+            stream.response_model = _word(_object(block.get("to")).get("model")) or stream.response_model
     stream.block_started(block_kind)
     reading.open(block_kind, visible=block_kind == "text" or tool is not None, tool=tool)
     if whole:
@@ -315,7 +329,7 @@ def _usage(stream: StreamObservation, usage: dict[str, Any], *, final: bool) -> 
 
     def count(name: str) -> int | None:
         value = usage.get(name)
-        return value if isinstance(value, int) and not isinstance(value, bool) else None
+        return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 53 else None
 
     read, write = count("cache_read_input_tokens"), count("cache_creation_input_tokens")
     fresh = count("input_tokens")

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from otelstream._ending import CUT_SHORT, Ending, abandoned
+from otelstream._ending import CUT_SHORT, Ending, abandoned, failed
 from otelstream._stream import clock
 from otelstream._trouble import trouble
 from otelstream.anthropic._faults import leaving, while_reading
@@ -28,12 +28,18 @@ class Lines:
         self._name = ""
         self._data: list[str] = []
         self._left = 1
+        self.broken = False  # the encoding: nothing after it can be understood
 
     def feed(self, chunk: bytes, got: float, ask: float) -> None:
         """Take in bytes that arrived at `got` after they were asked for at `ask`."""
-        if self._decode is None:
+        if self._decode is None or self.broken:
             return
-        *lines, self._rest = (self._rest + self._decode(chunk)).replace(b"\r\n", b"\n").split(b"\n")
+        try:
+            plain = self._decode(chunk)
+        except zlib.error:
+            self.broken = True
+            return
+        *lines, self._rest = (self._rest + plain).replace(b"\r\n", b"\n").split(b"\n")
         for line in lines:
             if line:
                 field, _, value = line.decode("utf-8", "replace").partition(":")
@@ -89,7 +95,7 @@ class _Body:
             self._otelstream.last = self._otelstream.activity = got
             self._lines.feed(chunk, got, ask)
         except Exception:
-            self._lines = None
+            self._lines.broken = True
             trouble("reading raw bytes")
 
     def _end(self, ending: Ending, at: float | None = None) -> None:
@@ -98,7 +104,9 @@ class _Body:
             self._otelstream.end(ending, at)
 
     def _read(self) -> Ending:
-        return Ending("completed") if self._opaque else CUT_SHORT
+        if self._opaque:
+            return Ending("completed")
+        return failed("protocol_error") if self._lines is not None and self._lines.broken else CUT_SHORT
 
     def __del__(self) -> None:
         try:
