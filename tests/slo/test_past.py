@@ -64,7 +64,9 @@ def test_every_query_has_data(past: tuple[PrometheusServer, Raw]) -> None:
     assert empty(past[0], View(END, SPAN)) == set(EMPTY_BY_RIGHT)
 
 
-@pytest.mark.parametrize("chosen", [CHOSEN, *({key: value} for key, value in CHOSEN.items())], ids=lambda c: "+".join(c))
+@pytest.mark.parametrize(
+    "chosen", [CHOSEN, *({key: value} for key, value in CHOSEN.items())], ids=lambda c: "+".join(c)
+)
 def test_variables_work_together_and_alone(past: tuple[PrometheusServer, Raw], chosen: dict[str, str]) -> None:
     """With one variable chosen, and with all, no other panel becomes empty."""
     assert empty(past[0], View(END, SPAN, chosen=chosen)) == set(EMPTY_BY_RIGHT)
@@ -141,9 +143,7 @@ def test_recorded_ratios_are_close(past: tuple[PrometheusServer, Raw]) -> None:
     server, raw = past
     counts = by_hand([*raw.recent, *raw.month, *raw.week_ago])
     name = label_name(OBJECTIVE_NAME)
-    weighted = (
-        f"sum by ({name}) (sum_over_time(slo:sli_bad:rate5m[30d])) / sum by ({name}) (sum_over_time(slo:sli_total:rate5m[30d]))"
-    )
+    weighted = f"sum by ({name}) (sum_over_time(slo:sli_bad:rate5m[30d])) / sum by ({name}) (sum_over_time(slo:sli_total:rate5m[30d]))"
     recorded = {s["metric"][name]: float(s["value"][1]) for s in server.query(weighted, END)}
 
     for objective, ratio in recorded.items():
