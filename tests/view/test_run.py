@@ -298,7 +298,7 @@ def test_a_directory_that_cannot_be_written(run: Run, tmp_path: Path) -> None:
     elif not closed.is_dir():
         pytest.skip("no directory here that root cannot write to")
 
-    ran = run("ask()", str(tmp_path / "app.py"), cwd=closed)
+    ran = run("ask()", str(tmp_path / "app.py"), cwd=closed, env={"TMPDIR": str(tmp_path)})
 
     assert ran.code == 0
     (line,) = [line for line in ran.err.splitlines() if "cannot be written" in line]
