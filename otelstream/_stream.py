@@ -361,7 +361,7 @@ class StreamObservation:
         try:
             silence = self.silence
             now = clock()
-            self._flush(now)
+            self._flush(self.last)
             if at is None:
                 at = max(self.last, self.activity)
                 # What stops the wait is an activity too: a time-out, a cut, a task's cancel.
