@@ -53,6 +53,7 @@ class Runtime:
         stream = StreamObservation(self, operation=operation, provider=provider, model=model, turn=turn)
         _cancel.inherit(stream, turn)
         turn.add(stream)
+        _turn.begun(stream)
         registry.sweep()
         if not self._sees_tool_spans:  # not earlier: the provider may be set after `instrument()`
             self._sees_tool_spans = _processor.attach(self.tracer_provider)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import inspect
 import os
 import threading
+import weakref
 from collections import OrderedDict, deque
 from collections.abc import AsyncGenerator, Callable, Generator, Hashable, Iterator
 from contextlib import contextmanager
@@ -32,7 +33,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 class Turn:
     """One question of a user: its streams, its tool calls, and what a Stop found."""
 
-    __slots__ = ("__weakref__", "_streams", "entered", "id", "implicit", "over", "route", "stopped")
+    __slots__ = ("__weakref__", "_only", "_streams", "entered", "id", "implicit", "over", "route", "stopped")
 
     def __init__(self, id: str | None = None, route: str | None = None, *, implicit: bool = False) -> None:  # noqa: A002
         self.id = id
@@ -40,6 +41,7 @@ class Turn:
         self.implicit = implicit  # nobody opened it: a stream's own
         self.entered = 0  # blocks and requests that are inside it
         self._streams: deque[StreamObservation] = deque(maxlen=MAX_STREAMS)
+        self._only: Callable[[], StreamObservation | None] = lambda: None  # weak, see `begun`
         self.stopped: TurnStop | None = None
         self.over: list[Callable[[Turn], object]] = []  # called when nobody is in it any more
 
@@ -48,12 +50,12 @@ class Turn:
         """Its streams, oldest first."""
         from otelstream._view import StreamView
 
-        return tuple(StreamView(stream) for stream in list(self._streams))
+        return tuple(StreamView(stream) for stream in self._all())
 
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
         """The tool calls that the model asked for in it, oldest first."""
-        return tuple(call for stream in list(self._streams) for call in stream.all_tool_calls())
+        return tuple(call for stream in self._all() for call in stream.all_tool_calls())
 
     @property
     def ledger(self) -> Ledger:
@@ -63,22 +65,33 @@ class Turn:
         return ledger(self, self.stopped.at if self.stopped is not None else None)
 
     def add(self, stream: StreamObservation) -> None:
-        self._streams.append(stream)
+        if self.implicit:
+            self._only = weakref.ref(stream)
+        else:
+            self._streams.append(stream)
 
     def drop(self, stream: StreamObservation) -> None:
         if stream in self._streams:
             self._streams.remove(stream)
+        elif self._only() is stream:
+            self._only = lambda: None
 
     def newest(self) -> StreamObservation | None:
-        return self._streams[-1] if self._streams else None
+        return self._streams[-1] if self._streams else self._only()
+
+    def _all(self) -> list[StreamObservation]:
+        if not self.implicit:
+            return list(self._streams)
+        only = self._only()
+        return [] if only is None else [only]
 
     def open_streams(self) -> list[StreamObservation]:
-        return [stream for stream in list(self._streams) if stream.ending is None]
+        return [stream for stream in self._all() if stream.ending is None]
 
     @property
     def live(self) -> bool:
         """Whether somebody is inside it, or a stream of it is open."""
-        return self.entered > 0 or any(stream.ending is None for stream in list(self._streams))
+        return self.entered > 0 or bool(self.open_streams())
 
     def enter(self) -> None:
         self.entered += 1
@@ -96,7 +109,7 @@ class Turn:
                 return
 
     def __repr__(self) -> str:
-        return f"<Turn {self.id!r} streams={len(self._streams)}>"
+        return f"<Turn {self.id!r} streams={len(self._all())}>"
 
 
 class Request:
@@ -129,6 +142,9 @@ class Request:
             turn.enter()
             self._entered.append(turn)
         self._turn = turn
+
+    def begun(self, stream: StreamObservation) -> None:
+        """A stream was begun in this request."""
 
     def end(self) -> None:
         while self._entered:
@@ -177,7 +193,7 @@ class _Known:
 _known = _Known()
 _block: ContextVar[Turn | None] = ContextVar("otelstream_turn", default=None)
 _request: ContextVar[Request | None] = ContextVar("otelstream_served", default=None)
-_own: ContextVar[Turn | None] = ContextVar("otelstream_own_turn", default=None)
+_own: ContextVar[StreamObservation | None] = ContextVar("otelstream_own_turn", default=None)
 
 
 def _trace_id() -> int:
@@ -193,7 +209,11 @@ def current() -> Turn | None:
     if request is not None:
         return request.turn
     trace_id = _trace_id()
-    return (_known.get(trace_id) if trace_id else None) or _own.get()
+    known = _known.get(trace_id) if trace_id else None
+    if known is not None:
+        return known
+    own = _own.get()
+    return None if own is None else own.turn
 
 
 def find(id: str) -> Turn | None:  # noqa: A002
@@ -212,9 +232,7 @@ def for_stream() -> Turn:
     trace_id = _trace_id()
     if trace_id:
         return _known.open(trace_id)
-    turn = Turn(implicit=True)
-    _own.set(turn)
-    return turn
+    return Turn(implicit=True)
 
 
 def exit() -> None:  # noqa: A001
@@ -222,6 +240,16 @@ def exit() -> None:  # noqa: A001
     for turn in _known.all():
         turn.entered = 0
         turn.settle()
+
+
+def begun(stream: StreamObservation) -> None:
+    """Tell the served request we are in of a stream, or the context of its newest one."""
+    if stream.turn is not None and stream.turn.implicit:
+        # The stream holds its turn and not the other way round: a cycle would keep both for the collector.
+        _own.set(stream)
+    request = _request.get()
+    if request is not None:
+        request.begun(stream)
 
 
 def forget() -> None:

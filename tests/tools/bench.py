@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the tests of tools, stops and hops share: otelstream on, with all it says in memory."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from opentelemetry import trace
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+import otelstream
+from otelstream import _instrumentor, _tools
+from otelstream._stream import StreamObservation
+
+T = TypeVar("T")
+ASK: dict[str, Any] = {"model": "some-model", "max_tokens": 64, "messages": [{"role": "user", "content": "Go."}]}
+
+
+class Bench:
+    """The spans, metric points and ended streams of one test."""
+
+    def __init__(self) -> None:
+        self._exporter = InMemorySpanExporter()
+        self.tracer_provider = TracerProvider(shutdown_on_exit=False)
+        self.tracer_provider.add_span_processor(SimpleSpanProcessor(self._exporter))
+        self._reader = InMemoryMetricReader()
+        self.meter_provider = MeterProvider([self._reader], shutdown_on_exit=False)
+        self.tracer = self.tracer_provider.get_tracer("application")
+        self.ended: list[StreamObservation] = []
+
+    def spans(self, name: str = "") -> list[ReadableSpan]:
+        """The spans that ended whose name starts so."""
+        return [span for span in self._exporter.get_finished_spans() if span.name.startswith(name)]
+
+    def points(self, metric: str, *labels: str) -> Counter[tuple[Any, ...]]:
+        """How much was counted, or how many values recorded, by the values of `labels`. Zeros left out."""
+        found: Counter[tuple[Any, ...]] = Counter()
+        data = self._reader.get_metrics_data()
+        for resource in data.resource_metrics if data else ():
+            for scope in resource.scope_metrics:
+                for each in scope.metrics:
+                    for point in each.data.data_points if each.name == metric else ():
+                        attributes: Mapping[str, Any] = point.attributes or {}
+                        amount = getattr(point, "count", None)
+                        amount = getattr(point, "value", 0) if amount is None else amount
+                        if amount:
+                            found[tuple(attributes.get(label) for label in labels)] += amount
+        return found
+
+    def wait_for_ended(self, count: int) -> list[StreamObservation]:
+        """The streams, once so many have ended."""
+        wait_for(lambda: len(self.ended) >= count)
+        return self.ended
+
+
+def wait_for(condition: Callable[[], T], seconds: float = 20.0) -> T:
+    """What `condition` returns, as soon as that is true."""
+    until = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < until, f"not within {seconds} s"
+        time.sleep(0.002)
+    return found
+
+
+@contextmanager
+def instrumented(**settings: Any) -> Iterator[Bench]:
+    """Otelstream on for a test, with nothing left of an earlier one."""
+    bench = Bench()
+    otelstream.uninstrument()
+    _tools.registry.forget()
+    otelstream.instrument(tracer_provider=bench.tracer_provider, meter_provider=bench.meter_provider, **settings)
+    _instrumentor.listen(bench.ended.append)
+    try:
+        yield bench
+    finally:
+        _instrumentor.listen(bench.ended.append, stop=True)
+        otelstream.uninstrument()
+
+
+@contextmanager
+def global_provider(provider: TracerProvider) -> Iterator[None]:
+    """Make `provider` the one that the SDK's own spans come from."""
+    before = trace._TRACER_PROVIDER
+    trace._TRACER_PROVIDER = provider
+    try:
+        yield
+    finally:
+        trace._TRACER_PROVIDER = before
