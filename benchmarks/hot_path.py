@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Our own hot path alone, without the SDK: nanoseconds and, under callgrind, instructions a chunk.
+
+python benchmarks/hot_path.py                   # beside the floor: a generator with two clocks and count/sum/max
+python benchmarks/hot_path.py --instructions    # needs valgrind; repeatable whatever else the machine does
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+SIZES = (5, 20, 85)
+
+
+def events(chunks: int, size: int) -> list[Any]:
+    """Server-sent events as the SDK's decoder yields them."""
+    from anthropic._streaming import ServerSentEvent
+
+    rng = random.Random(1)
+
+    def event(data: dict[str, Any]) -> Any:
+        return ServerSentEvent(event=data["type"], data=json.dumps(data, separators=(",", ":")))
+
+    def word() -> str:
+        return "".join(rng.choice("abcdefghijklmnop") for _ in range(size - 1)) + " "
+
+    return [
+        event({"type": "message_start", "message": {"id": "m", "usage": {"input_tokens": 1, "output_tokens": 1}}}),
+        event({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}),
+        *(
+            event({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": word()}})
+            for _ in range(chunks)
+        ),
+    ]
+
+
+def readers() -> dict[str, Callable[[list[Any]], Iterator[Any]]]:
+    """A plain generator, the floor, and ours with and without the detector of repetition."""
+    from opentelemetry import metrics, trace
+
+    from otelstream import _config
+    from otelstream._runtime import Runtime
+    from otelstream.anthropic._protocol import Reading, left_open
+    from otelstream.anthropic._read import read
+
+    clock = time.perf_counter
+
+    def plain(source: list[Any]) -> Iterator[Any]:
+        yield from iter(source)
+
+    def floor(source: list[Any]) -> Iterator[Any]:
+        count, total, longest = 0, 0.0, 0.0
+        ask = clock()
+        for sse in source:
+            wait = clock() - ask
+            count += 1  # noqa: SIM113  # as a watcher would
+            total += wait
+            if wait > longest:  # noqa: PLR1730  # cheaper than max()
+                longest = wait
+            yield sse
+            ask = clock()
+
+    def ours(repetition: bool) -> Callable[[list[Any]], Iterator[Any]]:
+        settings = _config.load({"repetition": repetition}, {})
+        runtime = Runtime(settings, trace.get_tracer("bench"), metrics.get_meter("bench"), None, {})
+
+        def reader(source: list[Any]) -> Iterator[Any]:
+            stream = runtime.begin(operation="chat", provider="p", model="m")
+            stream.reading, stream.flush_pending = Reading(), left_open
+            stream.responded(None)
+            return read(iter(source), stream, None)
+
+        return reader
+
+    return {"plain": plain, "floor": floor, "otelstream": ours(True), "otelstream, no repetition": ours(False)}
+
+
+def nanoseconds(chunks: int) -> None:
+    """Print added processor time a chunk, the best of nine, for each size of delta."""
+    print(f"{'added ns a chunk, by characters a delta':40}" + "".join(f"{size:>8}" for size in SIZES))
+    table: dict[str, list[float]] = {}
+    for size in SIZES:
+        source = events(chunks, size)
+        for name, reader in readers().items():
+            best = float("inf")
+            for _ in range(9):
+                gc.collect()
+                gc.disable()
+                start = time.thread_time()
+                for _event in reader(source):
+                    pass
+                best = min(best, time.thread_time() - start)
+                gc.enable()
+            table.setdefault(name, []).append(best / chunks * 1e9)
+    for name in ("floor", "otelstream", "otelstream, no repetition"):
+        row = [mine - plain for mine, plain in zip(table[name], table["plain"], strict=True)]
+        print(f"{name:40}" + "".join(f"{figure:8.0f}" for figure in row))
+    ratio = [ours / floor for ours, floor in zip(*([a - p for a, p in zip(table[n], table["plain"], strict=True)]
+                                                   for n in ("otelstream", "floor")), strict=True)]  # fmt: skip
+    print(f"{'otelstream over floor':40}" + "".join(f"{figure:7.1f}x" for figure in ratio))
+
+
+def instructions(few: int = 2_000, many: int = 12_000) -> None:
+    """Print instructions a chunk: the difference of two runs under callgrind, so that start-up cancels out."""
+    for name in ("plain", "floor", "otelstream", "otelstream, no repetition"):
+        low, high = (_callgrind(name, chunks) for chunks in (few, many))
+        print(f"{name:32} {(high - low) / (many - few):8.0f} instructions a chunk of 5 characters")
+
+
+def _callgrind(name: str, chunks: int) -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={folder}/out", sys.executable, __file__]
+        done = subprocess.run(
+            [*command, "--once", name, "--chunks", str(chunks)],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "PYTHONHASHSEED": "0"},
+        )
+    found = re.search(r"Collected : (\d+)", done.stderr)
+    if found is None:
+        raise SystemExit(f"callgrind gave no count:\n{done.stderr[-1000:]}")
+    return int(found[1])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--chunks", type=int, default=20_000)
+    parser.add_argument("--instructions", action="store_true")
+    parser.add_argument("--once", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    os.environ["ANTHROPIC_OPEN_TELEMETRY"] = "false"
+    if args.once:
+        for _event in readers()[args.once](events(args.chunks, 5)):
+            pass
+    elif args.instructions:
+        instructions()
+    else:
+        nanoseconds(args.chunks)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))
+    raise SystemExit(main())
