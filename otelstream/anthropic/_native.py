@@ -12,6 +12,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from otelstream._ending import CUT_SHORT, Ending, abandoned, is_task_cancel
+from otelstream._stream import clock
 from otelstream._trouble import trouble
 from otelstream.anthropic._faults import leaving, while_reading
 
@@ -35,6 +36,9 @@ def observe_end(stream: StreamObservation, response: Any) -> None:
         return
 
     def end(how: str, error: BaseException | None = None) -> None:
+        if stream.ending is None and stream.reading.held and isinstance(sys.exc_info()[1], GeneratorExit):
+            stream.reading.let_go = clock()
+            return  # what becomes of the raw response is still to come, and brings us here again
         # Strongly held, as the collector clears weak references before it finalises; let go here, so no cycle stays.
         vars(observer).pop("end", None)
         try:

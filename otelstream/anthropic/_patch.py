@@ -37,7 +37,7 @@ class Token:
 
     def __del__(self) -> None:
         try:
-            if self.stream.ending is None:
+            if self.stream.ending is None and not self.stream.reading.held:
                 self.stream.end(abandoned("gc"))
         except Exception:
             return  # at interpreter exit anything may be gone
@@ -53,6 +53,7 @@ class Patches:
     def apply(self) -> None:
         """Wrap every hook point. Raises AttributeError when the SDK lacks one, with nothing left wrapped."""
         from anthropic import _base_client as base
+        from anthropic import _response as responses
         from anthropic import _streaming as streaming
 
         sync, asynchronous = base.SyncAPIClient, base.AsyncAPIClient
@@ -69,6 +70,8 @@ class Patches:
                 self._wrap(cls, "__init__", self._opened)
                 self._wrap(cls, "_iter_events", events)
                 self._wrap(cls, "close", self._close)
+            for response in (responses.APIResponse, responses.AsyncAPIResponse):
+                self._wrap(response, "close", self._close_raw)
             _tools.attach(self._wrap)
         except AttributeError:
             self.remove()
@@ -255,6 +258,14 @@ class Patches:
                 stream.end(leaving(stream, in_flight()), clock())
             except Exception:
                 trouble("closing a stream")
+        return wrapped(*args, **kwargs)
+
+
+    def _close_raw(self, wrapped: Any, response: Any, args: Any, kwargs: Any) -> Any:
+        try:
+            _raw.close(response)
+        except Exception:
+            trouble("closing a raw response")
         return wrapped(*args, **kwargs)
 
 

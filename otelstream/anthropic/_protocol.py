@@ -39,9 +39,14 @@ _FIELDS = {
 class Reading:
     """Our place in the protocol: the block that is open, and how its deltas look on the wire."""
 
-    __slots__ = ("buffer", "cut", "kind", "last", "leftover", "padded", "prefix", "server_tool", "tool", "visible")
+    __slots__ = (
+        "buffer", "cut", "held", "kind", "last", "leftover", "let_go", "padded", "prefix", "server_tool", "tool",
+        "visible",
+    )  # fmt: skip
 
     def __init__(self) -> None:
+        self.held = False  # by a raw response, which the application may close after it dropped what it reads it by
+        self.let_go: float | None = None  # when it dropped that
         self.server_tool = False  # a provider's own tool was called and its result is not here yet
         self.last = ""  # the data of the last event
         self.leftover = 0.0  # waited for deltas that are no chunk
@@ -175,7 +180,8 @@ def event(stream: StreamObservation, name: str | None, data: str, at: float, wai
     """Take in any event but a delta: `waited` seconds since the last chunk. Returns the next countdown."""
     stream.carry = waited
     try:
-        stop = not flush(stream, at) if stream.datas else False
+        # The deltas that wait came before this wait.
+        stop = not flush(stream, at - waited) if stream.datas else False
         stream.reading.last = data
         if name == "ping":
             stream.ping_seen = True

@@ -103,6 +103,18 @@ class _Body:
         if self._lines is not None:
             self._otelstream.end(ending, at)
 
+    def _broken(self, error: BaseException) -> None:
+        if isinstance(error, GeneratorExit):
+            # The loop was left. Whether the response is closed too, or dropped, is still to come.
+            self._otelstream.reading.let_go = clock()
+        else:
+            self._end(while_reading(self._otelstream, error))
+
+    def _closed(self) -> None:
+        flying = sys.exc_info()[1]
+        if not isinstance(flying, GeneratorExit):
+            self._end(leaving(self._otelstream, flying), clock())
+
     def _read(self) -> Ending:
         if self._opaque:
             return Ending("completed")
@@ -110,7 +122,7 @@ class _Body:
 
     def __del__(self) -> None:
         try:
-            self._end(abandoned("gc"))
+            self._otelstream.end(abandoned("gc"))
         except Exception:
             return
 
@@ -126,12 +138,12 @@ def _bodies(sync_base: Any, async_base: Any) -> tuple[type, type]:
                     yield chunk
                     ask = stream.ask = clock()
             except BaseException as error:
-                self._end(abandoned("gc") if isinstance(error, GeneratorExit) else while_reading(stream, error))
+                self._broken(error)
                 raise
             self._end(self._read())
 
         def close(self) -> None:
-            self._end(leaving(self._otelstream, sys.exc_info()[1]), clock())
+            self._closed()
             self._body.close()
 
     class AsyncBody(_Body, async_base):  # type: ignore[misc]
@@ -144,12 +156,12 @@ def _bodies(sync_base: Any, async_base: Any) -> tuple[type, type]:
                     yield chunk
                     ask = stream.ask = clock()
             except BaseException as error:
-                self._end(abandoned("gc") if isinstance(error, GeneratorExit) else while_reading(stream, error))
+                self._broken(error)
                 raise
             self._end(self._read())
 
         async def aclose(self) -> None:
-            self._end(leaving(self._otelstream, sys.exc_info()[1]), clock())
+            self._closed()
             await self._body.aclose()
 
     return Body, AsyncBody
@@ -166,7 +178,19 @@ def watch(stream: StreamObservation, response: Any) -> None:
     body = response.stream
     asynchronous = isinstance(body, module.AsyncByteStream) and not isinstance(body, module.SyncByteStream)
     kind = _kinds[module.__name__][1 if asynchronous else 0]
+    stream.reading.held = True
     response.stream = kind(stream, body, response.headers.get("content-encoding", "").strip().lower())
+
+
+def close(response: Any) -> None:
+    """The application closes a raw response, perhaps after it let go of what it read it by."""
+    stream = response.http_response.__dict__.get("_otelstream")
+    if stream is None or stream.ending is not None:
+        return
+    native_end = stream.native_end
+    stream.end(leaving(stream, sys.exc_info()[1]), stream.reading.let_go or clock())
+    if native_end is not None:
+        native_end()
 
 
 def parsed(response: Any) -> None:

@@ -153,7 +153,9 @@ def _broken(stream: StreamObservation, error: BaseException) -> None:
     if stream.ending is not None:
         return
     try:
-        if isinstance(error, GeneratorExit):
+        if isinstance(error, GeneratorExit) and stream.reading.held:
+            stream.reading.let_go = clock()
+        elif isinstance(error, GeneratorExit):
             # Nobody closed the stream itself: the reader let go of it, or the SDK did, over what it could not parse.
             stream.end(abandoned("gc"))
         elif is_task_cancel(error) and stream.native_end is None:
