@@ -68,7 +68,7 @@ def render(board: Board) -> dict[str, Any]:
         time=g.Time(board.span, "now"),
         panels=_lay_out(board.rows),
         templating=g.Templating(list=[*_variables(), *board.variables]),
-        annotations=g.Annotations(list=[_alerts()]),
+        annotations=g.Annotations(list=[_alerts(), _new_models()]),
         links=_links(),
     )
     plain = json.loads(json.dumps(made.to_json_data(), cls=DashboardEncoder, sort_keys=True))
@@ -175,6 +175,21 @@ def _alerts() -> dict[str, Any]:
         "name": "Alerts",
         "tagKeys": "severity,otelstream_objective_name",
         "titleFormat": "{{alertname}}",
+    }
+
+
+def _new_models() -> dict[str, Any]:
+    """Mark where a model is used for the first time in a day: texture changes without any alert."""
+    model, streams = label_name(REQUEST_MODEL), f"{STREAMS.prometheus}{{{JOB}, {INSTANCE}}}"
+    return {
+        "datasource": DATASOURCE,
+        "enable": True,
+        "expr": f"group by (job, {model}) ({streams}) unless group by (job, {model}) "
+        f"(last_over_time({streams}[1d] offset 10m))",
+        "iconColor": "blue",
+        "name": "New models",
+        "tagKeys": f"job,{model}",
+        "titleFormat": "First streams of this model",
     }
 
 

@@ -295,7 +295,21 @@ def _where() -> Row:
         "Where to look",
         (
             (
-                8,
+                5,
+                timeseries(
+                    "How old are answers when they break?",
+                    "Seconds from request to end of failed streams. p50 and p90 together at one round number: a "
+                    "time-out on the way cuts them. Spread out: the provider. Near zero: refused at once.",
+                    [
+                        Query(quantile(q, STREAM_DURATION, eq(OUTCOME, "failed")), f"p{round(q * 100)}")
+                        for q in (0.5, 0.9)
+                    ],
+                    "s",
+                    empty="No stream failed",
+                ),
+            ),
+            (
+                6,
                 table(
                     "Which model and route breaks which promise?",
                     "Bad streams in the time range. One line that leads the table names the culprit; all alike means "
@@ -313,7 +327,7 @@ def _where() -> Row:
                 ),
             ),
             (
-                8,
+                5,
                 table(
                     "Which alerts fire?",
                     "Alerts of otelstream for the jobs chosen. Their links lead to the runbook.",

@@ -121,7 +121,8 @@ BURN_ENTRIES: Final = {
             (FAULT, ERROR_TYPE, REQUEST_MODEL),
             f"increase({series(STREAM_FAILURES, ne(PHASE, 'before_response'))}[1h])",
         ),
-        look="*Streams* > 200 is not success: what breaks after it?",
+        look="*Streams* > 200 is not success: what breaks after it?, then "
+        "*Streams* > How old are answers when they break?",
         causes=(
             (
                 "`cut_short`: a proxy or gateway closes idle or long responses (its time-out is a round number of "

@@ -55,7 +55,7 @@ SYMPTOMS: Final[Mapping[str, Symptom]] = {
     "early_tools": Symptom("ticket", Decimal(60), at_least=1, window=Decimal(3600)),
     "invalid_tools": Symptom("ticket", Decimal(60), at_least=1, window=Decimal(3600)),
     "repetition": Symptom("ticket", Decimal(300), threshold=0.01, at_least=3, window=Decimal(3600)),
-    "provider_stalls": Symptom("ticket", Decimal(600), threshold=0.05, at_least=3, window=Decimal(1800)),
+    "provider_stalls": Symptom("ticket", Decimal(600), threshold=0.05, at_least=5, window=Decimal(1800)),
     "retries": Symptom("ticket", Decimal(600), threshold=0.1, at_least=3, window=Decimal(1800)),
     "overflow": Symptom("ticket", Decimal(300)),
     "objectives_differ": Symptom("ticket", Decimal(900)),

@@ -367,17 +367,37 @@ SOURCES = (
     Source("assistants/agents", "agents-1:9464", None, 8, Scene(tools=0.8, tokens=500)),
 )
 Change = Callable[[Source, Scene], Scene]
+
+
+def _swap(_source: Source, scene: Scene) -> Scene:
+    """Another model of another texture: slower, in lumps, silent before its tools."""
+    if scene.model != "model-a":
+        return scene
+    return replace(
+        scene,
+        model="model-c",
+        tokens_per_second=45,
+        tokens_per_chunk=14,
+        tool_pause=2.4,
+        preamble=0.2,
+        broken_input=0.08,
+        thinks=0.7,
+    )
+
+
+def _cut(_source: Source, scene: Scene) -> Scene:
+    """Something on the way cuts one answer in twenty at the age of six seconds."""
+    return replace(scene, cut_mid_stream=0.05, cut_after=6.0)
+
+
 INCIDENTS: dict[str, Change] = {
-    "cut": lambda _source, scene: replace(scene, cut_mid_stream=0.05, cut_after=6.0),
+    "cut": _cut,
     "cache": lambda _source, scene: replace(scene, cached=(0.02, 0.18, 0.8), first_word=(0.6, 1.9, 2.6)),
     "cancels": lambda source, scene: replace(scene, stop_drained=0.85) if "chat" in source.job else scene,
     "loops": lambda source, scene: replace(scene, loops=0.06, tokens=900) if scene.model == "model-a" else scene,
-    "swap": lambda source, scene: (
-        replace(scene, model="model-c", tokens_per_second=45, tokens_per_chunk=14, tool_pause=2.4, preamble=0.2,
-                broken_input=0.08, thinks=0.7)
-        if scene.model == "model-a" else scene
-    ),
-}  # fmt: skip
+    "swap": _swap,
+    "cut and swap": lambda source, scene: _cut(source, _swap(source, scene)),
+}
 
 
 def play(

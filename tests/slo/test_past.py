@@ -26,6 +26,7 @@ SPAN = 3 * 3600
 EMPTY_BY_RIGHT = {
     "otelstream-streams / Which alerts fire? [A]": "no alert fires in a healthy month; filled by the incident",
     **{f"{name} / annotation Alerts": "marks alerts; filled by the incident" for name in NAMES},
+    **{f"{name} / annotation New models": "marks a model's first streams; filled by the incident" for name in NAMES},
 }
 CHOSEN = {
     "job": "assistants/chat",
@@ -91,7 +92,7 @@ def test_variables_have_values(past: tuple[PrometheusServer, Raw]) -> None:
 def test_an_incident_fills_what_was_empty(tmp_path: Path) -> None:
     """Alerts and their marks appear once something is wrong; nothing else goes empty."""
     (tmp_path / "data").mkdir()
-    write_past(tmp_path / "data", "cut", after=60, month=False)
+    write_past(tmp_path / "data", "cut and swap", after=60, month=False)
     evaluate_rules(tmp_path, month=False)
     with past_prometheus(tmp_path) as server:
         found = empty(server, View(END, SPAN))
@@ -143,12 +144,13 @@ def test_recorded_ratios_are_close(past: tuple[PrometheusServer, Raw]) -> None:
     server, raw = past
     counts = by_hand([*raw.recent, *raw.month, *raw.week_ago])
     name = label_name(OBJECTIVE_NAME)
-    weighted = f"sum by ({name}) (sum_over_time(slo:sli_bad:rate5m[30d])) / sum by ({name}) (sum_over_time(slo:sli_total:rate5m[30d]))"
+    bad, total = (f"sum by ({name}) (sum_over_time(slo:sli_{kind}:rate5m[30d]))" for kind in ("bad", "total"))
+    weighted = f"{bad} / {total}"
     recorded = {s["metric"][name]: float(s["value"][1]) for s in server.query(weighted, END)}
 
     for objective, ratio in recorded.items():
-        bad, good = counts[objective, "bad"], counts[objective, "good"]
-        assert math.isclose(ratio, bad / (bad + good), rel_tol=0.05), objective
+        wrong, right = counts[objective, "bad"], counts[objective, "good"]
+        assert math.isclose(ratio, wrong / (wrong + right), rel_tol=0.05), objective
     assert len(recorded) == 3
 
 

@@ -387,7 +387,7 @@ SYMPTOM_CASES = [
         "pauses of the provider in the text are told after ten minutes",
         streams([10] * 60),
         events(STREAM_STALLS, [1] * 60, otelstream__stall__source="provider", **text()),
-        checks=[(12, QUIET), (13, ("OtelStreamProviderStalls",))],
+        checks=[(14, QUIET), (15, ("OtelStreamProviderStalls",))],
         among="OtelStreamProviderStalls",
     ),
     scene(
