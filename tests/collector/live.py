@@ -201,26 +201,15 @@ class Traffic:
                     otelstream.record_retraction(reason="guardrail")
 
 
+@otelstream.tool(effect="write", name="read_clouds")  # what the script `tool_use_only` calls
 def send_email() -> None: ...
-
-
-NEEDS = {
-    "drained_after_stop": "record_stop",
-    "closed_late_after_stop": "record_stop",
-    "side_effect_of_a_stopped_turn": "tool",
-    "retraction": "record_retraction",
-}
 
 
 def ways(traffic: Traffic) -> tuple[dict[str, Callable[[], None]], list[Callable[[], None]]]:
     """The bad ways by name, and the fine ones."""
     public = {name: getattr(traffic, name) for name in vars(Traffic) if not name.startswith(("_", "read"))}
     fine = [way for name, way in public.items() if name.startswith("fine")]
-    bad = {
-        name: way
-        for name, way in public.items()
-        if not name.startswith("fine") and hasattr(otelstream, NEEDS.get(name, "instrument"))
-    }
+    bad = {name: way for name, way in public.items() if not name.startswith("fine")}
     return bad, fine
 
 
@@ -270,8 +259,6 @@ def application(args: argparse.Namespace) -> None:
         cancel_late_after=0.1,
     )
     tracer = tracers.get_tracer("shop")
-    if hasattr(otelstream, "tool"):
-        globals()["send_email"] = otelstream.tool(effect="write")(send_email)
     rng = random.Random(args.seed)
     spent = 0.0
     with ProviderSimulator() as simulator:

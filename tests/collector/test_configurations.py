@@ -197,3 +197,14 @@ def test_an_agent_starts_and_stops_without_its_backend(tmp_path: Path) -> None:
     time.sleep(0.1)
 
     assert agent.stop() < 10
+
+
+def test_the_readme_has_every_variable() -> None:
+    """A setting nobody can find is none; one in the table that is gone misleads."""
+    used = {
+        variable
+        for name in (*FILES, "span-to-metrics")
+        for variable in re.findall(r"\$\{env:(COLLECTOR_\w+)", text(name))
+    }
+
+    assert set(re.findall(r"`(COLLECTOR_[A-Z_]+)`", (CONFIGS / "README.md").read_text())) == used

@@ -6,6 +6,7 @@ The short run is part of the suite; the full one (5 000 streams, a gateway resta
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import shutil
@@ -52,7 +53,10 @@ class Run:
     streams: int
     restarts: list[Restart] = field(default_factory=list)
     prometheus: str | None = None
-    notes: dict[str, Any] = field(default_factory=dict)
+
+    def in_process(self, name: str) -> float:
+        """The sum of a counter over its labels, as the process counted."""
+        return sum(float(point["value"]) for point in self.made.summary["metrics"] if point["name"] == name)
 
     def whole(self, trace: str) -> bool:
         return set(self.road.backend.spans.get(trace, ())) == self.made.spans[trace]
@@ -67,8 +71,9 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     home: Path = tmp_path_factory.mktemp("road")
     wait = 30 if full else 6
     restarts: list[Restart] = []
-    with gateway(home, COLLECTOR_DECISION_WAIT=f"{wait}s", COLLECTOR_NUM_TRACES=50000) as road:
-        prometheus = start_prometheus(home, road.front)
+    with contextlib.ExitStack() as running:
+        road = running.enter_context(gateway(home, COLLECTOR_DECISION_WAIT=f"{wait}s", COLLECTOR_NUM_TRACES=50000))
+        url = running.enter_context(prometheus_of(home, road.front))
 
         def restart(number: int, how: signal.Signals) -> None:
             gone = time.monotonic()
@@ -98,17 +103,17 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         for other in others if full else ():
             other.join()
         done = Run(road, made, streams, restarts)
-        done.prometheus = prometheus.url if prometheus else None
+        done.prometheus = url
         settle(done)
+        counted = done.in_process(names.STREAMS.name)
         wait_until(
-            lambda: sum(v for (n, _), v in road.front.exposed().items() if n == names.STREAMS.prometheus) == streams,
+            lambda: (
+                sum(value for (name, _), value in road.front.exposed().items() if name == names.STREAMS.prometheus)
+                == counted
+            ),
             what="the last metrics at the front",
         )
-        try:
-            yield done
-        finally:
-            if prometheus:
-                prometheus.stop()
+        yield done
 
 
 def settle(run: Run, *, quiet: float = 4.0, limit: float = 60) -> None:
@@ -121,19 +126,12 @@ def settle(run: Run, *, quiet: float = 4.0, limit: float = 60) -> None:
         time.sleep(0.1)
 
 
-@dataclass
-class Prometheus:
-    url: str
-    process: subprocess.Popen[bytes]
-
-    def stop(self) -> None:
-        self.process.terminate()
-        self.process.wait(timeout=20)
-
-
-def start_prometheus(home: Path, scraped: Collector) -> Prometheus | None:
+@contextlib.contextmanager
+def prometheus_of(home: Path, scraped: Collector) -> Iterator[str | None]:
+    """A real Prometheus that scrapes a Collector every second; its address, or None where there is no binary."""
     if not (binary := shutil.which("prometheus")):
-        return None
+        yield None
+        return
     port = free_port()
     target = f"127.0.0.1:{scraped.prometheus}"
     job = {"job_name": "collector", "honor_labels": True, "static_configs": [{"targets": [target]}]}
@@ -148,7 +146,11 @@ def start_prometheus(home: Path, scraped: Collector) -> Prometheus | None:
             "--log.level=error",
         ]
     )
-    return Prometheus(f"http://127.0.0.1:{port}", process)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
 
 
 def query(url: str, expression: str) -> list[dict[str, Any]]:
@@ -300,12 +302,11 @@ def test_prometheus_answers_by_this_road(run: Run) -> None:
     """The real Prometheus, scraping the front, has the counts and answers every dashboard query without error."""
     if run.prometheus is None:
         pytest.skip("no prometheus binary: apt-get install prometheus")
-    total = sum(point["value"] for point in run.made.summary["metrics"] if point["name"] == names.STREAMS.name)
+    total = f"{run.in_process(names.STREAMS.name):.0f}"
 
     wait_until(
         lambda: (
-            [entry["value"][1] for entry in query(str(run.prometheus), f"sum({names.STREAMS.prometheus})")]
-            == [str(total)]
+            [entry["value"][1] for entry in query(str(run.prometheus), f"sum({names.STREAMS.prometheus})")] == [total]
         )
     )
     variables = {"$__rate_interval": "5m", "$__interval": "5m", "$__range": "1h", "$__range_s": "3600"}
