@@ -114,7 +114,7 @@ def files(name: str, held: Holding) -> Iterator[tuple[Path, bytes, bool]]:
     for part in (*(f"{other}.yaml" for other in BRINGS.get(name, ())), *CONFIGURATIONS[name][1]):
         found = root / part
         for file in sorted(found.rglob("*")) if found.is_dir() else [found]:
-            if file.is_file():
+            if file.is_file() and "__pycache__" not in file.parts:
                 content = file.read_bytes()
                 if file.suffix == ".yaml":
                     content = render(content.decode("utf-8"), held).encode("utf-8")

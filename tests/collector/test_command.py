@@ -92,7 +92,7 @@ def test_without_a_name_everything_is_written_with_what_it_mounts(tmp_path: Path
     assert first == {
         file.relative_to(CONFIGS): file.read_bytes()
         for file in CONFIGS.rglob("*")
-        if file.is_file() and file.name != "README.md"
+        if file.is_file() and file.name != "README.md" and "__pycache__" not in file.parts
     }
 
 

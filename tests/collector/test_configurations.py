@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -208,3 +209,44 @@ def test_the_readme_has_every_variable() -> None:
     }
 
     assert set(re.findall(r"`(COLLECTOR_[A-Z_]+)`", (CONFIGS / "README.md").read_text())) == used
+
+
+def build_in(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a copy of the build script in an empty checkout."""
+    (folder / "collector").mkdir()
+    for name in ("build.sh", "builder.yaml"):
+        shutil.copy(CONFIGS / name, folder / "collector" / name)
+    return subprocess.run(
+        ["/bin/sh", str(folder / "collector" / "build.sh")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_the_build_says_that_go_is_missing(tmp_path: Path) -> None:
+    """`make collector` without Go: one line that says what to install, or what to set instead."""
+    (tmp_path / "bin").mkdir()
+    for tool in ("dirname", "mkdir", "cksum", "cat"):
+        (tmp_path / "bin" / tool).symlink_to(str(shutil.which(tool)))
+
+    done = build_in(tmp_path, PATH=str(tmp_path / "bin"))
+
+    assert done.returncode == 1
+    assert "Go is missing; install Go 1.25 or later" in done.stderr
+    assert "OTELSTREAM_COLLECTOR" in done.stderr
+
+
+def test_the_build_says_that_the_network_is_missing(tmp_path: Path) -> None:
+    """Without a module proxy the build ends with 1 and the question to ask."""
+    if not (go := shutil.which("go")):
+        pytest.skip("no Go")
+    path = f"{Path(go).parent}:/usr/bin:/bin"
+    home = str(tmp_path)
+
+    done = build_in(tmp_path, PATH=path, HOME=home, GOPROXY="off", GOFLAGS="-modcacherw", GOTOOLCHAIN="local")
+
+    assert done.returncode == 1
+    assert "is a Go module proxy reachable?" in done.stderr

@@ -147,7 +147,10 @@ def test_everything_that_compose_mounts_exists() -> None:
         if not (CONFIGS / source).exists()
     ]
 
+    home = COMPOSE["services"]["lgtm"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+
     assert missing == []
+    assert (CONFIGS.parent / "dashboards" / "grafana" / Path(home).name).exists()
 
 
 def test_compose_names_only_services_ports_and_volumes_that_are_there() -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import Counter
 from pathlib import Path
@@ -42,7 +43,8 @@ def ran(tmp_path_factory: pytest.TempPathFactory):
             tool_arguments=["--delay", "1.0", "--batch-interval", "0.2"],
         )
         wait_until(road.idle, what="the queues to be empty")
-        wait_until(lambda: len(arrived_whole(road, made, made.bad)) == len(made.bad), limit=20)
+        with contextlib.suppress(TimeoutError):  # the tests say better what is missing
+            wait_until(lambda: len(arrived_whole(road, made, made.bad)) == len(made.bad), limit=20)
         yield road, made
 
 
