@@ -126,10 +126,8 @@ def write_rates(data: Path, services: int) -> None:
 
 
 def _import(file: Path, data: Path) -> None:
-    subprocess.run(
-        ["promtool", "tsdb", "create-blocks-from", "openmetrics", "--max-block-duration=486h", "-q", str(file), str(data)],
-        check=True, stdout=subprocess.DEVNULL,
-    )  # fmt: skip
+    command = ["promtool", "tsdb", "create-blocks-from", "openmetrics", "--max-block-duration=486h", "--quiet"]
+    subprocess.run([*command, str(file), str(data)], check=True, stdout=subprocess.DEVNULL)
     file.unlink()
 
 

@@ -298,8 +298,8 @@ def _where() -> Row:
                 5,
                 timeseries(
                     "How old are answers when they break?",
-                    "Seconds from request to end of failed streams. p50 and p90 together at one round number: a "
-                    "time-out on the way cuts them. Spread out: the provider. Near zero: refused at once.",
+                    "Seconds from request to end of failed streams. p50 and p90 close together: a time-out on the way "
+                    "cuts them. Far apart: the provider. Near zero: refused at once. Traces have the exact ages.",
                     [
                         Query(quantile(q, STREAM_DURATION, eq(OUTCOME, "failed")), f"p{round(q * 100)}")
                         for q in (0.5, 0.9)

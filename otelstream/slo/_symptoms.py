@@ -94,10 +94,7 @@ class Symptoms:
             )
         return tuple(found)
 
-    def _count(self, metric: Metric, window: Decimal | None, *matchers: str) -> str:
-        return f"increase({series(metric, *self.where, *matchers)}[{duration(window or 0)}])"
-
-    def _first_ones(self, metric: Metric, window: Decimal | None, *matchers: str) -> str:
+    def _events(self, metric: Metric, window: Decimal | None, *matchers: str) -> str:
         """Count events, births included: `increase()` never sees the first event of a series born at 1.
 
         A series that had no sample in the window before counts whole. A hole as long as the window would
@@ -125,13 +122,13 @@ class Symptoms:
     def _cancels(self, knobs: Symptom) -> _Told:
         lost = sum_by(
             self.group,
-            self._count(
+            self._events(
                 CANCELLATIONS,
                 knobs.window,
                 any_of(CANCEL_PROPAGATION, "closed_by_gc", "closed_late", "drained", "still_open"),
             ),
         )
-        asked = sum_by(self.group, self._count(CANCELLATIONS, knobs.window, ne(CANCEL_PROPAGATION, "not_needed")))
+        asked = sum_by(self.group, self._events(CANCELLATIONS, knobs.window, ne(CANCEL_PROPAGATION, "not_needed")))
         return _Told(
             "OtelStreamCancelNotPropagated",
             self._share(lost, asked, knobs),
@@ -144,11 +141,11 @@ class Symptoms:
     def _side_effects(self, knobs: Symptom) -> _Told:
         stood = sum_by(
             self.group,
-            self._first_ones(CANCELLATION_SIDE_EFFECTS, knobs.window, eq(SIDE_EFFECT, "committed")),
+            self._events(CANCELLATION_SIDE_EFFECTS, knobs.window, eq(SIDE_EFFECT, "committed")),
         )
         undone = sum_by(
             self.group,
-            self._first_ones(CANCELLATION_SIDE_EFFECTS, knobs.window, eq(SIDE_EFFECT, "compensated")),
+            self._events(CANCELLATION_SIDE_EFFECTS, knobs.window, eq(SIDE_EFFECT, "compensated")),
         )
         enough = number(Decimal(knobs.at_least or 1) - Decimal("0.5"))
         return _Told(
@@ -164,7 +161,7 @@ class Symptoms:
     def _early_tools(self, knobs: Symptom) -> _Told:
         early = sum_by(
             (*self.group, TOOL_NAME),
-            self._first_ones(TOOL_CALLS, knobs.window, eq(DISPATCH_PHASE, "before_ready")),
+            self._events(TOOL_CALLS, knobs.window, eq(DISPATCH_PHASE, "before_ready")),
         )
         return _Told(
             "OtelStreamToolDispatchedEarly",
@@ -178,7 +175,7 @@ class Symptoms:
     def _invalid_tools(self, knobs: Symptom) -> _Told:
         broken = sum_by(
             (*self.group, TOOL_NAME),
-            self._first_ones(
+            self._events(
                 TOOL_CALLS,
                 knobs.window,
                 any_of(TOOL_CALL_INPUT, "invalid", "incomplete"),
@@ -195,10 +192,10 @@ class Symptoms:
         )
 
     def _repetition(self, knobs: Symptom) -> _Told:
-        loops = sum_by(self.by_model, self._count(STREAM_REPETITION_COUNT, knobs.window))
+        loops = sum_by(self.by_model, self._events(STREAM_REPETITION_COUNT, knobs.window))
         return _Told(
             "OtelStreamRepetitionLoops",
-            self._share(loops, sum_by(self.by_model, self._count(STREAMS, knobs.window)), knobs),
+            self._share(loops, sum_by(self.by_model, self._events(STREAMS, knobs.window)), knobs),
             "Answers repeat themselves.",
             f"{self.who_model}: {{{{ $value | humanizePercentage }}}} of the streams of the last "
             f"{duration(knobs.window or 0)} ran into a loop; the limit is {percent(knobs.threshold or 0)}.",
@@ -207,11 +204,11 @@ class Symptoms:
     def _provider_stalls(self, knobs: Symptom) -> _Told:
         stalls = sum_by(
             self.by_model,
-            self._count(STREAM_STALLS, knobs.window, eq(STALL_SOURCE, "provider"), ne(BLOCK_KIND, "tool_input")),
+            self._events(STREAM_STALLS, knobs.window, eq(STALL_SOURCE, "provider"), ne(BLOCK_KIND, "tool_input")),
         )
         return _Told(
             "OtelStreamProviderStalls",
-            self._share(stalls, sum_by(self.by_model, self._count(STREAMS, knobs.window)), knobs),
+            self._share(stalls, sum_by(self.by_model, self._events(STREAMS, knobs.window)), knobs),
             "The provider pauses mid-answer.",
             f"{self.who_model}: {{{{ $value | humanize }}}} stalls of the provider a stream in the last "
             f"{duration(knobs.window or 0)}; the limit is {number(knobs.threshold or 0)}.",
@@ -219,8 +216,8 @@ class Symptoms:
 
     def _retries(self, knobs: Symptom) -> _Told:
         where, span = self.where, duration(knobs.window or 0)
-        now = sum_by(self.by_model, self._count(STREAM_RETRIES, knobs.window))
-        streams = sum_by(self.by_model, self._count(STREAMS, knobs.window))
+        now = sum_by(self.by_model, self._events(STREAM_RETRIES, knobs.window))
+        streams = sum_by(self.by_model, self._events(STREAMS, knobs.window))
         usual = (
             sum_by(self.by_model, f"increase({series(STREAM_RETRIES, *where)}[{DAY}] offset {span})")
             + " / ("
