@@ -52,10 +52,10 @@ def by_finish_reason(reason: str) -> Ending:
 def by_departure(error: BaseException | None, *, opened_under: int = 0) -> Ending:
     """The verdict when control leaves an unfinished stream with `error` in flight.
 
-    `opened_under` is the id of the exception that was being handled when the stream was opened: the same object
-    in flight again says nothing about this stream.
+    `opened_under` is the `identity()` of the exception that was being handled when the stream was opened: the same
+    one in flight again says nothing about this stream.
     """
-    if error is None or id(error) == opened_under:
+    if error is None or identity(error) == opened_under:
         return cancelled("app_close")
     if isinstance(error, GeneratorExit):
         return cancelled("generator_close")
@@ -66,6 +66,20 @@ def by_departure(error: BaseException | None, *, opened_under: int = 0) -> Endin
     if isinstance(error, TimeoutError):
         return cancelled("timeout", "timeout")
     return CALLER_ERROR
+
+
+def identity(error: BaseException | None) -> int:
+    """Tell one exception from another without holding it, its frames and what they hold; 0 for none.
+
+    By where it was raised too: a later exception may get the address of one that is gone.
+    """
+    if error is None:
+        return 0
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    origin = None if traceback is None else (id(traceback.tb_frame.f_code), traceback.tb_lasti)
+    return hash((id(error), type(error), origin))
 
 
 def is_task_cancel(error: BaseException) -> bool:

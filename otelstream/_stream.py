@@ -15,7 +15,7 @@ from otelstream import _cancel, _tools
 from otelstream import _semconv as s
 from otelstream._cadence import Cadence
 from otelstream._call import ToolCall
-from otelstream._ending import Ending, by_finish_reason, failed
+from otelstream._ending import Ending, by_finish_reason, failed, identity
 from otelstream._objectives import succeeded_then_failed
 from otelstream._repetition import Repetition, RepetitionDetector
 from otelstream._trouble import trouble
@@ -93,6 +93,7 @@ class StreamObservation:
         "first_token_kind",
         "flush_pending",
         "foreign",
+        "garbled",
         "last",
         "last_attempt_at",
         "last_chunk_at",
@@ -126,6 +127,7 @@ class StreamObservation:
         "turn",
         "undecodable",
         "usage",
+        "verdict",
         "visible_chars",
         "waiters",
         "waits",
@@ -152,8 +154,8 @@ class StreamObservation:
         self.span: Span | None = None
         self.own_span = self.native = self.foreign = False
         self.native_end: Callable[[], object] | None = None  # ends the SDK's own span, if that still lives
-        # By identity: to hold the exception would hold its frames, and the stream in them.
-        self.opened_under = id(sys.exc_info()[1])
+        self.opened_under = identity(sys.exc_info()[1])
+        self.verdict: Ending | None = None  # a verdict that waits for one that knows better
         # the hot path's own: see the adapter's readers
         self.waits: list[float] = []
         self.datas: list[str] = []
@@ -194,6 +196,7 @@ class StreamObservation:
         self.loops: list[Loop] = []
         self.loop: Any = None  # lag of the event loop that reads this stream
         self._detectors: dict[s.BlockKind, RepetitionDetector] = {}
+        self.garbled = False  # an event was no JSON, which only a reader that parses none gets past
         self.undecodable: s.Fault | None = None  # what a stream is that was left at an event nobody can parse
         self.exhausted = False
         self.finish_reason: str | None = None
@@ -359,6 +362,8 @@ class StreamObservation:
         except IndexError:
             return
         try:
+            if ending.outcome == "abandoned" and self.verdict is not None:
+                ending = self.verdict
             silence = self.silence
             now = clock()
             self._flush(self.last)
@@ -398,7 +403,9 @@ class StreamObservation:
             return ending
         fault: s.Fault = "none"
         frozen = silence >= self.runtime.settings.freeze_threshold and self.first_chunk_at is not None
-        if frozen and ending.outcome in ("cancelled", "abandoned"):
+        if self.garbled:
+            fault = "protocol_error"
+        elif frozen and ending.outcome in ("cancelled", "abandoned"):
             fault = "stalled"
         elif ending.outcome == "refused" and self.first_token_at is not None:
             fault = "content_filter"

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from types import TracebackType
+import sys
+from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
-from otelstream._ending import Ending, by_departure, failed, is_task_cancel
+from otelstream._ending import Ending, by_departure, failed, identity, is_task_cancel
 
 if TYPE_CHECKING:
     from otelstream._stream import StreamObservation
@@ -48,7 +49,7 @@ def while_reading(stream: StreamObservation, error: BaseException) -> Ending:
 
 def leaving(stream: StreamObservation, error: BaseException | None) -> Ending:
     """The verdict when the stream is closed with `error` in flight."""
-    if isinstance(error, Exception) and id(error) != stream.opened_under and of_this_stream(stream, error):
+    if isinstance(error, Exception) and identity(error) != stream.opened_under and of_this_stream(stream, error):
         return _known(error) or malformed(stream)
     return by_departure(error, opened_under=stream.opened_under)
 
@@ -111,6 +112,24 @@ def of_this_stream(stream: StreamObservation, error: Exception) -> bool:
             break
         below.append(frame)
     return any(observed(frame.f_locals.get("self")) is stream for frame in below)
+
+
+def refused_by_helper(sdk_stream: Any) -> bool:
+    """Whether the helper that is closing `sdk_stream` has failed on an event of it.
+
+    A tool runner closes its streams as a generator is closed, whatever was raised out of them; but a helper's own
+    generator that is over, over a stream that is not, ended by an exception of the helper's.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    for _ in range(12):
+        if frame is None:
+            break
+        known = getattr(frame.f_locals.get("self"), "__dict__", {})
+        if known.get("_raw_stream") is sdk_stream and "_iterator" in known:
+            events = known["_iterator"]
+            return getattr(events, "gi_frame", getattr(events, "ag_frame", events)) is None
+        frame = frame.f_back
+    return False
 
 
 def observed(thing: Any) -> Any:

@@ -19,7 +19,7 @@ from otelstream._runtime import Runtime
 from otelstream._stream import StreamObservation, clock
 from otelstream._trouble import trouble
 from otelstream.anthropic import _native, _raw, _tools
-from otelstream.anthropic._faults import before_stream, leaving
+from otelstream.anthropic._faults import before_stream, leaving, malformed, refused_by_helper
 from otelstream.anthropic._protocol import Reading, left_open, pending
 from otelstream.anthropic._read import aread, in_flight, read
 
@@ -255,11 +255,12 @@ class Patches:
         stream = _observed(sdk_stream)
         if stream is not None and stream.ending is None:
             try:
-                stream.end(leaving(stream, in_flight()), clock())
+                flying = in_flight()
+                refused = isinstance(flying, GeneratorExit) and refused_by_helper(sdk_stream)
+                stream.end(malformed(stream) if refused else leaving(stream, flying), clock())
             except Exception:
                 trouble("closing a stream")
         return wrapped(*args, **kwargs)
-
 
     def _close_raw(self, wrapped: Any, response: Any, args: Any, kwargs: Any) -> Any:
         try:

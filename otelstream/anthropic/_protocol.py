@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from otelstream._stream import StreamObservation
 
 DELTA = "content_block_delta"
+_EVENTS = frozenset(
+    {DELTA, "content_block_start", "content_block_stop", "message_start", "message_delta", "message_stop", "error"}
+)
 
 _REASONS = {
     "end_turn": "stop",
@@ -147,7 +150,10 @@ def _slow_texts(stream: StreamObservation, batch: list[str], gaps: list[float]) 
             delta = json.loads(data)["delta"]
             field = _FIELDS.get(delta["type"], "")
             text = delta.get(field)
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except ValueError:
+            stream.garbled = True
+            continue
+        except (TypeError, KeyError, AttributeError):
             continue
         if isinstance(text, str) and text:
             texts.append(text)
@@ -189,6 +195,7 @@ def event(stream: StreamObservation, name: str | None, data: str, at: float, wai
             _parsed(stream, name, json.loads(data), at)
         return 0 if stop else countdown(stream)
     except ValueError:
+        stream.garbled = stream.garbled or name in _EVENTS
         return 1  # the SDK says so to the application, and we at the end
     except Exception:
         trouble("reading a stream event")
@@ -326,8 +333,23 @@ def left_open(stream: StreamObservation, at: float) -> None:
     if not _decodable(last):
         stream.undecodable = "protocol_error" if tool is None else "malformed_tool_call"
     if tool is not None:
-        tool.input = "incomplete"
+        tool.input = "invalid" if _beyond_repair(stream.reading) else "incomplete"
         stream.tool_calls.append(tool)
+
+
+def _beyond_repair(reading: Reading) -> bool:
+    """Whether nothing that could follow makes the input of the open tool call valid, by the SDK's own parser."""
+    if not reading.buffer:
+        return False
+    try:
+        from jiter import from_json
+    except ImportError:
+        return False
+    try:
+        from_json("".join(reading.buffer).encode("utf-8", "replace"), partial_mode=True)
+    except ValueError:
+        return True
+    return False
 
 
 def _usage(stream: StreamObservation, usage: dict[str, Any], *, final: bool) -> None:

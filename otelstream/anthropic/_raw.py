@@ -42,7 +42,11 @@ class Lines:
         *lines, self._rest = (self._rest + plain).replace(b"\r\n", b"\n").split(b"\n")
         for line in lines:
             if line:
-                field, _, value = line.decode("utf-8", "replace").partition(":")
+                try:
+                    field, _, value = line.decode().partition(":")
+                except UnicodeDecodeError:
+                    self._stream.garbled = True
+                    continue
                 if field == "event":
                     self._name = value.strip()
                 elif field == "data":

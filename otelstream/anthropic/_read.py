@@ -12,7 +12,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
 
-from otelstream._ending import CUT_SHORT, abandoned, cancelled, is_task_cancel
+from otelstream._ending import CUT_SHORT, abandoned, cancelled, identity, is_task_cancel
 from otelstream._looplag import heartbeat
 from otelstream._stream import clock
 from otelstream._trouble import trouble
@@ -28,6 +28,7 @@ def read(events: Iterator[Any], stream: StreamObservation, response: Any) -> Ite
     wait, keep = stream.waits.append, stream.datas.append
     threshold = stream.runtime.settings.stall_threshold
     left = countdown(stream)
+    _begun(stream)
     ask = stream.ask = last = clock()
     try:
         for sse in events:
@@ -66,6 +67,7 @@ async def aread(events: AsyncIterator[Any], stream: StreamObservation, response:
     wait, keep = stream.waits.append, stream.datas.append
     threshold = stream.runtime.settings.stall_threshold
     left = countdown(stream)
+    _begun(stream)
     _listen(stream)
     ask = stream.ask = last = clock()
     try:
@@ -148,6 +150,13 @@ def _exhausted(stream: StreamObservation) -> None:
     stream.end(CUT_SHORT)
 
 
+def _begun(stream: StreamObservation) -> None:
+    """The first read: where that handles an exception, the stream was perhaps opened elsewhere."""
+    handled = sys.exc_info()[1]
+    if handled is not None:
+        stream.opened_under = identity(handled)
+
+
 def _broken(stream: StreamObservation, error: BaseException) -> None:
     """`error` came up out of the body, or down from whoever reads: a drop, a close, a cancel."""
     if stream.ending is not None:
@@ -167,13 +176,25 @@ def _broken(stream: StreamObservation, error: BaseException) -> None:
 
 
 def _after_this_step(stream: StreamObservation, error: BaseException) -> None:
-    """Decide on a task's cancel once its step is over: a time-out inside the stream's `with` shows by then."""
-    ending = while_reading(stream, error)
-    stream.activity = clock()
+    """Decide on a task's cancel a few steps later: a time-out inside the stream's `with` shows by then.
+
+    `asyncio.wait_for()` before Python 3.12 reads in a task of its own, whose cancel takes three steps to come back.
+    """
+    ending = stream.verdict = while_reading(stream, error)
+    at = stream.activity = clock()
     try:
-        asyncio.get_running_loop().call_soon(stream.end, ending, stream.activity)
+        loop = asyncio.get_running_loop()
     except RuntimeError:
         stream.end(ending)
+        return
+
+    def later(steps: int) -> None:
+        if steps and stream.ending is None:
+            loop.call_soon(later, steps - 1)
+        else:
+            stream.end(ending, at)
+
+    loop.call_soon(later, 4)
 
 
 def in_flight() -> BaseException | None:
