@@ -1,0 +1,269 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What must have come out of a cell, read off the simulator's log: what was written, and who closed, and how."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.trace import SpanKind, StatusCode
+
+from otelstream import _semconv as s
+from otelstream.testing import Exchange, Write
+
+from .cells import Ending, Shape
+
+if TYPE_CHECKING:
+    from .harness import Bench
+
+NORMAL = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "tool_use": "tool_calls",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "refusal": "content_filter",
+    "pause_turn": "pause_turn",
+}
+BY_REASON = {"length": "truncated", "content_filter": "refused"}
+INTEGRITY = {
+    "provider_error", "connection_lost", "cut_short", "timeout", "protocol_error", "stalled", "content_filter",
+    "malformed_tool_call",
+}  # fmt: skip
+LEFT = ("cancelled", "abandoned")
+
+
+def place() -> Any:
+    from pydantic import BaseModel
+
+    class Place(BaseModel):
+        city: str
+
+    return Place
+
+
+class Truth:
+    """What the log of one exchange says of the stream."""
+
+    def __init__(self, exchange: Exchange, seen: int | None) -> None:
+        self.exchange = exchange
+        self.read: list[Write] = exchange.events if seen is None else exchange.events[:seen]
+        self.answered = exchange.status is not None and exchange.status < 400
+        self.visible = any(write.chunk and self._shows(write) for write in self.read)
+        self.usage: dict[str, int] = {}
+        self.finish = "error"
+        self.response_id: str | None = None
+        for write in self.read:
+            if write.kind in ("message_start", "message_delta"):
+                self._take(json.loads(write.frame.partition(b"data: ")[2]))
+
+    def _shows(self, write: Write) -> bool:
+        if write.kind == "text":
+            return True
+        if write.kind != "tool_input":
+            return False
+        index = json.loads(write.frame.partition(b"data: ")[2])["index"]
+        starts = [json.loads(each.frame.partition(b"data: ")[2]) for each in self.read if each.kind == "block_start"]
+        return any(start["index"] == index and start["content_block"]["type"] == "tool_use" for start in starts)
+
+    def _take(self, data: Any) -> None:
+        message = data.get("message", data)
+        usage = message["usage"]
+        self.usage[s.INPUT_TOKENS] = usage["input_tokens"] + sum(
+            usage.get(name) or 0 for name in ("cache_read_input_tokens", "cache_creation_input_tokens")
+        )
+        if data["type"] == "message_start":
+            self.response_id = message["id"]
+        else:
+            self.usage[s.OUTPUT_TOKENS] = usage["output_tokens"]
+            self.finish = NORMAL[data["delta"]["stop_reason"]]
+
+    @property
+    def phase(self) -> str:
+        if not self.answered:
+            return "before_response"
+        if self.finish != "error":
+            return "finished"
+        return "mid_stream" if self.visible else "before_first_token"
+
+    def verdict(self) -> tuple[str, str] | None:
+        """Outcome and fault where the server ended the reply; the fault of a whole one is not on the wire."""
+        exchange = self.exchange
+        if exchange.closed_by != "server":
+            return None
+        if exchange.status is None:
+            return "failed", "connection_lost"
+        if exchange.status >= 400:
+            return "failed", "request_error" if exchange.status == 400 else "provider_error"
+        if any(write.kind == "error" for write in exchange.events):
+            return "failed", "provider_error"
+        if exchange.how != "end":
+            return "failed", "connection_lost"
+        if not exchange.complete:
+            return "failed", "cut_short"
+        return BY_REASON.get(self.finish, "completed"), ""
+
+
+def differences(shape: Shape, ending: Ending, bench: Bench) -> Iterator[str]:
+    """What is not as it must be, in words."""
+    from .harness import calls
+
+    exchanges = calls(bench.sim.log)
+    spans = [
+        span
+        for span in bench.telemetry.spans()
+        if span.kind is SpanKind.CLIENT and (span.attributes or {}).get(s.OPERATION) == "chat"
+    ]
+    spans.sort(key=lambda span: span.start_time or 0)
+    points = bench.telemetry.points()
+    if len(spans) != len(exchanges):
+        yield f"{len(spans)} call spans of {len(exchanges)} streams: {[span.name for span in spans]}"
+    if len(bench.ended) != len(exchanges):
+        yield f"{len(bench.ended)} terminal records of {len(exchanges)} streams"
+    if bench.telemetry.said or bench.noise:
+        yield f"said: {bench.telemetry.said + bench.noise}"
+    want_points: dict[str, Counter[Any]] = {}
+    for number, (exchange, span) in enumerate(zip(exchanges, spans, strict=False)):
+        truth = Truth(exchange, ending.seen if number == 0 else None)
+        want = wanted(ending if number == 0 else None, truth)
+        attempts = 1 + exchange.request.attempt
+        yield from _span_differences(shape, span, want, truth, attempts, ending)
+        _add_points(want_points, want, truth, span, attempts, native=shape.native)
+        if number == 0 and ending.by == "server":
+            verdict = truth.verdict()
+            if verdict is None:
+                yield f"the log does not say that the server ended it: {exchange}"
+            elif verdict[0] != ending.outcome or verdict[1] not in ("", ending.fault):
+                yield f"the log says {verdict}, the table {(ending.outcome, ending.fault)}"
+        if number == 0 and ending.by != "server" and ending.outcome not in ("failed", "completed"):
+            if ending.closes and exchange.closed_by != "peer":
+                yield f"the log does not say that the client left: {exchange}"
+    yield from _point_differences(want_points, points)
+
+
+def wanted(ending: Ending | None, truth: Truth) -> dict[str, Any]:
+    """The record that must be, by attribute."""
+    if ending is None:
+        outcome, fault = truth.verdict() or ("", "")
+        ending = Ending("", "server", outcome, fault or "none")
+    finish = ending.finish or truth.finish
+    phase = ending.phase or truth.phase
+    seen_token = truth.visible
+    broken = phase != "before_response" and ending.fault in INTEGRITY
+    left, failed = ending.outcome in LEFT, ending.outcome == "failed"
+    whole = ending.outcome in ("completed", "truncated", "refused")
+    out = ending.fault == "request_error" or ending.outcome == "caller_error"
+    usage = dict(truth.usage)
+    if finish == "error":
+        usage.pop(s.OUTPUT_TOKENS, None)
+    return {
+        s.OUTCOME: ending.outcome,
+        s.PHASE: phase,
+        s.FAULT: ending.fault,
+        s.SUCCEEDED_THEN_FAILED: broken,
+        s.PARTIAL: ending.outcome != "completed",
+        s.CANCEL_TRIGGER: ending.trigger,
+        s.ERROR_TYPE: ending.error_type,
+        s.FINISH_REASONS: (finish,),
+        s.INPUT_TOKENS: usage.get(s.INPUT_TOKENS),
+        s.OUTPUT_TOKENS: usage.get(s.OUTPUT_TOKENS),
+        s.RESPONSE_ID: truth.response_id,
+        s.OBJECTIVE_FIRST_TOKEN: "excluded" if out else "good" if seen_token else "bad" if failed else "excluded",
+        s.OBJECTIVE_COMPLETION: "excluded" if out or left else "bad" if failed else "good" if whole else "excluded",
+        s.OBJECTIVE_INTEGRITY: (
+            "excluded" if out else "bad" if broken
+            else "excluded" if phase == "before_response" or left else "good"
+        ),
+    }  # fmt: skip
+
+
+def _span_differences(
+    shape: Shape, span: ReadableSpan, want: dict[str, Any], truth: Truth, attempts: int, ending: Ending
+) -> Iterator[str]:
+    has = dict(span.attributes or {})
+    for name, value in want.items():
+        if has.get(name) != value:
+            yield f"{name} is {has.get(name)!r}, not {value!r}"
+    if has.get(s.ATTEMPTS) != attempts:
+        yield f"{s.ATTEMPTS} is {has.get(s.ATTEMPTS)}, not {attempts}"
+    if truth.answered and has.get(s.REQUEST_ID) != truth.exchange.request_id:
+        yield f"{s.REQUEST_ID} is {has.get(s.REQUEST_ID)!r}, not {truth.exchange.request_id!r}"
+    chunks = sum(write.chunk or (write.kind == "compaction" and write.chars > 0) for write in truth.read)
+    whole = sum(1 for write in truth.read if b"_tool_result" in write.frame or b"redacted" in write.frame)
+    got = has.get(s.CHUNKS)
+    exact = ending.by == "server" or ending.seen is not None
+    if not isinstance(got, int) or got > chunks + whole or (exact and got != chunks + whole):
+        yield f"{s.CHUNKS} is {got}, the log has {chunks + whole}"
+    seen = has.get(s.TIME_TO_FIRST_TOKEN) is not None
+    if seen is not truth.visible or (has.get(s.WAIT_WITHOUT_TOKEN) is None) is not seen:
+        yield f"first token seen: {seen}, in the log: {truth.visible}"
+    failed = want[s.OUTCOME] == "failed"
+    status = span.status.status_code
+    allowed = {StatusCode.ERROR} if failed else {StatusCode.UNSET, StatusCode.OK} if shape.native else {StatusCode.UNSET}
+    if status not in allowed:
+        yield f"the span's status is {status}"
+    if shape.native is (span.instrumentation_scope is not None and span.instrumentation_scope.name == s.SCOPE):
+        yield f"the span is one of {span.instrumentation_scope}"
+    names = [event.name for event in span.events]
+    if (s.EVENT_FAILURE in names) is not (want[s.FAULT] not in ("none", "repetition")):
+        yield f"fault {want[s.FAULT]}, events {names}"
+
+
+def _labels(**extra: Any) -> frozenset[tuple[str, Any]]:
+    return frozenset({**extra}.items())
+
+
+COMMON = {s.OPERATION: "chat", s.PROVIDER: "anthropic", s.REQUEST_MODEL: "some-model"}
+
+
+def _add_points(
+    points: dict[str, Counter[Any]], want: dict[str, Any], truth: Truth, span: ReadableSpan, attempts: int, *, native: bool
+) -> None:
+    def add(metric: s.Metric, amount: int = 1, labels: dict[str, Any] | None = None) -> None:
+        points.setdefault(metric.name, Counter())[frozenset({**COMMON, **(labels or {})}.items())] += amount
+
+    outcome, fault, phase, trigger = want[s.OUTCOME], want[s.FAULT], want[s.PHASE], want[s.CANCEL_TRIGGER]
+    add(s.STREAMS, labels={s.OUTCOME: outcome, s.PHASE: phase, s.FAULT: fault})
+    if fault != "none":
+        add(s.STREAM_FAILURES, labels={s.FAULT: fault, s.PHASE: phase, s.ERROR_TYPE: want[s.ERROR_TYPE] or fault})
+    for name, attribute in (
+        ("first-token", s.OBJECTIVE_FIRST_TOKEN), ("completion", s.OBJECTIVE_COMPLETION),
+        ("integrity", s.OBJECTIVE_INTEGRITY),
+    ):  # fmt: skip
+        add(s.OBJECTIVE_STREAMS, labels={s.OBJECTIVE_NAME: name, s.OBJECTIVE_RESULT: want[attribute]})
+    add(s.STREAM_DURATION, labels={s.OUTCOME: outcome})
+    if truth.visible:
+        kind = next(write.kind for write in truth.read if write.chunk and truth._shows(write))
+        add(s.STREAM_TTFT, labels={s.FIRST_TOKEN_KIND: kind, s.CACHE: "none"})
+    else:
+        add(s.STREAM_WAIT_WITHOUT_TOKEN, labels={s.OUTCOME: outcome})
+    if trigger:
+        add(s.CANCELLATIONS, labels={
+            s.CANCEL_TRIGGER: trigger,
+            s.CANCEL_PROPAGATION: "closed_by_gc" if trigger == "gc" else "closed",
+            s.CANCEL_AT: "text" if truth.visible else "before_output",
+        })  # fmt: skip
+    if attempts > 1:
+        add(s.STREAM_RETRIES, attempts - 1, {s.ERROR_TYPE: "529"})
+    add(s.CLIENT_DURATION, labels={s.ERROR_TYPE: want[s.ERROR_TYPE]} if outcome == "failed" else {})
+    for token_type, name in (("input", s.INPUT_TOKENS), ("output", s.OUTPUT_TOKENS)):
+        if want[name] is not None:
+            add(s.CLIENT_TOKENS, labels={s.TOKEN_TYPE: token_type})
+
+
+CHECKED = (
+    s.STREAMS, s.STREAM_FAILURES, s.OBJECTIVE_STREAMS, s.STREAM_DURATION, s.STREAM_TTFT, s.STREAM_WAIT_WITHOUT_TOKEN,
+    s.CANCELLATIONS, s.STREAM_RETRIES, s.CLIENT_DURATION, s.CLIENT_TOKENS, s.STREAM_STALLS, s.STREAM_REPETITION_COUNT,
+)  # fmt: skip
+
+
+def _point_differences(want: dict[str, Counter[Any]], has: dict[str, Counter[Any]]) -> Iterator[str]:
+    for metric in CHECKED:
+        wanted_points, points = want.get(metric.name, Counter()), has.get(metric.name, Counter())
+        for labels in wanted_points.keys() | points.keys():
+            if wanted_points[labels] != points[labels]:
+                shown = {name: value for name, value in sorted(labels) if name not in COMMON}
+                yield f"{metric.name}{shown}: {points[labels]}, not {wanted_points[labels]}"

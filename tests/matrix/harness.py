@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run one cell: the simulator plays, an application reads and leaves, and what came out is held against the log."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import logging
+import os
+import signal
+import sys
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import anthropic
+
+import otelstream
+from otelstream.testing import Exchange, ProviderSimulator
+
+from . import applications, expectations
+from .cells import RUNNER, SILENT, Ending, Shape, expected, script_of
+from .interruptions import INTERRUPTIONS, interrupt_when
+from .telemetry import Telemetry
+
+MODEL = "some-model"
+ASK: dict[str, Any] = {"model": MODEL, "max_tokens": 64, "messages": [{"role": "user", "content": "What blows?"}]}
+VERSION = tuple(int(part) for part in anthropic.__version__.split(".")[:2])
+NATIVE = (True, False) if VERSION >= (1, 14) else (False,)
+PATIENCE = 10.0  # seconds for what happens in another thread or a later step of the loop
+# Classes that an application leaves a read with, on purpose or by the SDK.
+LEFT = (Exception, SystemExit, KeyboardInterrupt, asyncio.CancelledError)
+
+
+class Bench:
+    """What all cells share: a simulator, the exporters, a client of each kind, an event loop."""
+
+    def __init__(self, telemetry: Telemetry, sim: ProviderSimulator) -> None:
+        self.telemetry, self.sim = telemetry, sim
+        self.loop = asyncio.new_event_loop()
+        self.noise: list[str] = []
+        self.loop.set_exception_handler(self._heard)
+        self._clients: dict[tuple[bool, bool], Any] = {}
+        self.ended: list[Any] = []
+        self.errors: list[BaseException] = []
+
+    def client(self, shape: Shape, *, fresh: bool = False) -> Any:
+        key = (shape.asynchronous, shape.native)
+        if fresh or key not in self._clients:
+            os.environ["ANTHROPIC_OPEN_TELEMETRY"] = str(shape.native).lower()
+            kind = anthropic.AsyncAnthropic if shape.asynchronous else anthropic.Anthropic
+            made = kind(base_url=self.sim.base_url, api_key="unused", max_retries=0, timeout=PATIENCE)
+            if fresh:
+                return made
+            self._clients[key] = made
+        return self._clients[key]
+
+    def _heard(self, _: Any, context: dict[str, Any]) -> None:
+        # A dropped runner makes that noise by itself: asyncio closes its generators in no order.
+        if "asynchronous generator is already running" not in str(context.get("exception")):
+            self.noise.append(str(context))
+
+    def close(self) -> None:
+        for (asynchronous, _), client in self._clients.items():
+            if asynchronous:
+                self.loop.run_until_complete(client.close())
+            else:
+                client.close()
+        self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+        self.loop.close()
+
+    # --- one cell -----------------------------------------------------------------------------------------
+
+    def prepare(self, ending: Ending) -> None:
+        self.telemetry.clear()
+        self.sim.clear()
+        self.noise.clear()
+        self.ended.clear()
+        self.errors.clear()
+        self.sim.play(script_of(ending), fault=ending.faults, schedule=ending.schedule)
+
+    def reading(self, shape: Shape, ending: Ending, client: Any) -> Any:
+        request = {**ASK, **ending.request}
+        if request.get("output_format"):
+            request["output_format"] = expectations.place()
+        if ending.retries:
+            client = client.with_options(max_retries=ending.retries)
+        api = client.beta.messages if shape.api == "beta.messages" else client.messages
+        module = applications if shape.asynchronous else applications.synchronous()
+        return module.READINGS[shape.reading](api, **request)
+
+    def application(self, shape: Shape, ending: Ending, client: Any) -> Any:
+        module = applications if shape.asynchronous else applications.synchronous()
+        return module.Application(self.reading(shape, ending, client), enough(ending))
+
+    def run(self, shape: Shape, ending: Ending) -> None:
+        """Do what the application does, to its end and that of everything it leaves behind."""
+        self.prepare(ending)
+        if shape.asynchronous:
+            if ending.do == "ctrl_c":
+                self._asyncio_ctrl_c(shape, ending)
+            else:
+                self.loop.run_until_complete(self._arun(shape, ending))
+        else:
+            self._run(shape, ending)
+
+    def _run(self, shape: Shape, ending: Ending) -> None:
+        app = self.application(shape, ending, self.client(shape))
+        thread = interrupt_when(token_seen) if ending.do == "ctrl_c" else None
+        try:
+            method(app, shape, ending)()
+        except LEFT as error:
+            self.errors.append(error.with_traceback(None))
+        if thread is not None:
+            thread.join()
+        del app
+        deadline = time.monotonic() + PATIENCE
+        while otelstream.open_streams() and time.monotonic() < deadline:
+            gc.collect()
+            time.sleep(0.002)
+        self._settled(ending)
+
+    async def _arun(self, shape: Shape, ending: Ending) -> None:
+        app = self.application(shape, ending, self.client(shape))
+        read = method(app, shape, ending)
+        try:
+            if ending.do in INTERRUPTIONS:
+                await INTERRUPTIONS[ending.do](app, read, token_seen)
+            else:
+                await read()
+        except LEFT as error:
+            self.errors.append(error.with_traceback(None))
+        del app, read
+        await self._quiet(ending)
+
+    async def _quiet(self, ending: Ending) -> None:
+        deadline = time.monotonic() + PATIENCE
+        for step in range(10_000):
+            await asyncio.sleep(0 if step < 8 else 0.002)
+            if (step >= 4 and not otelstream.open_streams()) or time.monotonic() > deadline:
+                break
+            if step >= 4:
+                gc.collect()
+        await asyncio.to_thread(self._settled, ending)
+
+    def _asyncio_ctrl_c(self, shape: Shape, ending: Ending) -> None:
+        async def main() -> None:
+            async with self.client(shape, fresh=True) as client:
+                await method(self.application(shape, ending, client), shape, ending)()
+
+        thread = interrupt_when(token_seen)
+        try:
+            asyncio.run(main())
+        except LEFT as error:
+            self.errors.append(error.with_traceback(None))
+        thread.join()
+        gc.collect()
+        self._settled(ending)
+
+    def _settled(self, ending: Ending) -> None:
+        """Wait until the server knows the end of every exchange, and our record has left its thread."""
+        if ending.closes:
+            self.sim.wait_for(lambda log: log and all(each.closed_at for each in log), PATIENCE)
+        deadline = time.monotonic() + PATIENCE
+        while len(self.ended) < len(calls(self.sim.log)) and time.monotonic() < deadline:
+            time.sleep(0.002)
+
+    def check(self, shape: Shape, name: str, ending: Ending) -> list[str]:
+        """Run a cell; return what is wrong."""
+        self.run(shape, ending)
+        wrong = list(expectations.differences(shape, ending, self))
+        if wrong:
+            wrong.append(f"log: {'; '.join(map(str, self.sim.log))}")
+            wrong.append(f"application: {self.errors!r}")
+        return wrong
+
+
+def method(app: Any, shape: Shape, ending: Ending) -> Callable[[], Any]:
+    """What the application does to end so."""
+    if ending.do in ("read", "ctrl_c", *INTERRUPTIONS):
+        bare = shape.reading in ("create(stream=True)", RUNNER) or shape.reading.startswith("create()")
+        return app.read_bare if bare else app.read_inside  # type: ignore[no-any-return]
+    return getattr(app, ending.do)  # type: ignore[no-any-return]
+
+
+def enough(ending: Ending) -> Callable[[Any], bool]:
+    """Leave after the third piece of text, or, where that is what the cell is about, after the finish reason."""
+    seen = 0
+
+    def leave(item: Any) -> bool:
+        nonlocal seen
+        if ending.faults != SILENT:
+            return b"message_delta" in raw(item) or getattr(item, "type", "") == "message_delta"
+        if isinstance(item, str) and not item.startswith(("data:", "event:")):
+            seen += bool(item)
+        else:
+            seen += raw(item).count(b'"text_delta"')
+        if getattr(item, "type", "") == "content_block_delta":
+            seen += 1
+        return seen >= 3
+
+    return leave
+
+
+def raw(item: Any) -> bytes:
+    return item if isinstance(item, bytes) else item.encode() if isinstance(item, str) else b""
+
+
+def token_seen() -> bool:
+    """Whether the one open stream has shown its first token."""
+    return any(view.time_to_first_token is not None for view in otelstream.open_streams())
+
+
+def calls(log: list[Exchange]) -> list[Exchange]:
+    """The exchanges that ended a call: an attempt that was retried is none."""
+    return [each for i, each in enumerate(log) if i + 1 == len(log) or not log[i + 1].request.attempt]
+
+
+@contextmanager
+def bench() -> Iterator[Bench]:
+    """Instrument the process against a simulator of its own."""
+    from opentelemetry import trace
+
+    # What is imported by now is never garbage: without it a collection takes less than a millisecond.
+    gc.collect()
+    gc.freeze()
+    telemetry = Telemetry()
+    if not hasattr(trace.get_tracer_provider(), "add_span_processor"):
+        trace.set_tracer_provider(telemetry.tracer_provider)
+    said = logging.getLogger("otelstream")
+    said.addHandler(telemetry)
+    said.setLevel(logging.DEBUG)
+    with ProviderSimulator() as sim:
+        made = Bench(telemetry, sim)
+        otelstream.on_stream_end(made.ended.append)
+        otelstream.instrument(tracer_provider=telemetry.tracer_provider, meter_provider=telemetry.meter_provider)
+        try:
+            yield made
+        finally:
+            made.close()
+            otelstream.uninstrument()
+            said.removeHandler(telemetry)
+            telemetry.shutdown()
+            gc.unfreeze()
