@@ -137,7 +137,7 @@ class Traffic:
         self.read(schedule=Schedule(first=FIRST_TOKEN + 0.1))
 
     def completion_bad(self) -> None:
-        self.read(schedule=Schedule(gap=COMPLETION / 8))
+        self.read(schedule=Schedule(gap=COMPLETION / 16))
 
     def gave_up_waiting(self) -> None:
         """Cancelled without a token, later than the objective allows."""

@@ -63,7 +63,7 @@ class Run:
 
 
 @pytest.fixture(
-    scope="module", params=[pytest.param(150, id="short"), pytest.param(5000, id="full", marks=pytest.mark.slow)]
+    scope="module", params=[pytest.param(90, id="short"), pytest.param(5000, id="full", marks=pytest.mark.slow)]
 )
 def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     streams: int = request.param
@@ -95,7 +95,14 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
             f"http://127.0.0.1:{road.agent.http}",
             streams=streams,
             module="live",
-            arguments=["--bad", "0.03" if full else "0.1", "--rate", "40", "--batch-interval", "0.5"],
+            arguments=[
+                "--bad",
+                "0.03" if full else "0.17",
+                "--rate",
+                "40" if full else "90",
+                "--batch-interval",
+                "0.5",
+            ],
             tool_arguments=["--delay", "1.5", "--batch-interval", "0.5"],
             on_stream=on_stream,
             limit=900,
@@ -116,7 +123,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         yield done
 
 
-def settle(run: Run, *, quiet: float = 4.0, limit: float = 60) -> None:
+def settle(run: Run, *, quiet: float = 2.5, limit: float = 60) -> None:
     """Wait until the backend has seen nothing new for a while; more than any batch interval on the road."""
     end = time.monotonic() + limit
     seen, since = -1, time.monotonic()

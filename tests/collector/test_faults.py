@@ -72,7 +72,7 @@ def send(agent: Collector, count: int) -> set[str]:
 @pytest.mark.parametrize(
     ("streams", "away", "rate"),
     [
-        pytest.param(450, (150, 300), 100, id="short"),
+        pytest.param(300, (100, 200), 100, id="short"),
         pytest.param(7500, (500, 6500), 50, id="two-minutes", marks=pytest.mark.slow),
     ],
 )

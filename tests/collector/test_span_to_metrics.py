@@ -61,6 +61,13 @@ def by_error(series: Series, name: str) -> dict[str, float]:
     return dict(found)
 
 
+def counted(agent: Collector, durations: int, first_chunks: int) -> Series:
+    """What the agent shows once both connectors, each at its own pace, have counted so much."""
+    wanted = {f"{DURATION}_count": durations, f"{FIRST_CHUNK}_count": first_chunks}
+    wait_until(lambda: all(sum(by_error(agent.exposed(), name).values()) == n for name, n in wanted.items()))
+    return agent.exposed()
+
+
 @pytest.fixture
 def agent(collector: Callable[..., Collector]) -> Collector:
     return collector(
@@ -81,8 +88,7 @@ def test_native_streams_are_counted_and_only_they(agent: Collector) -> None:
     )
     send(agent, span(9.0, **first_chunk), scope="another.instrumentation")
 
-    wait_until(lambda: sum(by_error(agent.exposed(), f"{DURATION}_count").values()) == 5)
-    got = agent.exposed()
+    got = counted(agent, 5, 4)
 
     assert by_error(got, f"{DURATION}_count") == {"": 3, "overloaded_error": 1, "rate_limit_error": 1}
     assert by_error(got, f"{FIRST_CHUNK}_count") == {"": 3, "overloaded_error": 1}
@@ -99,8 +105,7 @@ def test_series_have_the_application_as_job_and_instance_and_no_more_labels(agen
     for instance in ("one", "two"):
         send(agent, span(1.0, **{names.RESPONSE_TIME_TO_FIRST_CHUNK: 0.2}), instance=instance)
 
-    wait_until(lambda: len(labels_of(agent.exposed(), f"{FIRST_CHUNK}_count")) == 2)
-    got = agent.exposed()
+    got = counted(agent, 2, 2)
 
     plain = [
         {key: value for key, value in labels if not key.startswith("otel_scope")}
@@ -135,14 +140,14 @@ def test_spans_of_the_real_sdk_are_recognised(agent: Collector) -> None:
         pytest.skip(done.stdout.strip())
     assert done.returncode == 0, done.stderr
 
-    wait_until(lambda: sum(by_error(agent.exposed(), f"{DURATION}_count").values()) == 7)
+    got = counted(agent, 7, 6)
 
-    assert by_error(agent.exposed(), f"{DURATION}_count") == {
+    assert by_error(got, f"{DURATION}_count") == {
         "": 4,
         "overloaded_error": 2,  # one before the stream, one in it
         "connection_error": 1,
     }
-    assert by_error(agent.exposed(), f"{FIRST_CHUNK}_count") == {
+    assert by_error(got, f"{FIRST_CHUNK}_count") == {
         "": 4,
         "overloaded_error": 1,
         "connection_error": 1,
