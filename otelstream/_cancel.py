@@ -108,7 +108,7 @@ def side_effect(call: ToolCall, at: float | None) -> s.SideEffect | None:
     if call.state == "compensated":
         return "compensated"
     if call.dispatched_at is None:
-        return "discarded"
+        return "discarded" if call.state == "discarded" else None
     if call.finished_at is not None and (at is None or call.finished_at <= at):
         return "committed" if call.state == "committed" else None
     return "running"
@@ -159,15 +159,11 @@ def settle(stream: StreamObservation, ending: Ending, at: float) -> Cancel | Non
     if asked is None and ending.trigger is None:
         return None
     stopped_at = asked.at if asked is not None else at
-    if ending.outcome in ("cancelled", "abandoned", "caller_error", "failed"):
+    if ending.outcome in ("cancelled", "abandoned", "caller_error", "failed"):  # else they may still be started
         for call in stream.all_tool_calls():
             if call.dispatched_at is None and call.state in (None, "ready"):
                 call.state = "discarded"
     found = ledger(stream.turn, stopped_at, stream.all_tool_calls())
-    if ending.outcome not in ("cancelled", "abandoned", "caller_error", "failed"):
-        # The answer is whole: what is not started yet may still be.
-        gone = tuple(call for call in found.discarded if call.stream is not stream)
-        found = Ledger(found.committed, found.running, gone, found.withheld, found.compensated)
     if asked is None:
         trigger = ending.trigger or "app_close"
         return Cancel(trigger, stream.position, _closed(ending), at, stream.visible_chars, ledger=found)
@@ -248,13 +244,14 @@ def _between_streams(turn: Turn) -> None:
         for runtime in _runtime.runtimes():
             runtime.metrics.stopped_nothing(turn.route, stopped.trigger)
         return
+    from otelstream._tools import registry
+
     for call in turn.tool_calls:
-        if call.dispatched_at is None and call.state in (None, "ready"):
+        # A tool whose runs nobody can see may have run: its results would have come with the next request.
+        if call.dispatched_at is None and call.state in (None, "ready") and registry.sees(call.name):
             call.state = "discarded"
     found = ledger(turn, stopped.at)
     stream.runtime.metrics.stopped_between(stream, stopped.trigger)
     count(stream, found)
-    from otelstream._tools import registry
-
     for call in found.discarded:
         registry.never(call)

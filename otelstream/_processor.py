@@ -13,6 +13,8 @@ from otelstream import _semconv as s
 from otelstream._tools import registry, write
 from otelstream._trouble import trouble
 
+# Scopes of SDKs whose tool spans an adapter writes on as the tool ends, when all is known.
+told_elsewhere: set[str] = set()
 _FLAG = "_otelstream_tools"
 
 
@@ -28,7 +30,8 @@ class ToolSpans:
             call = _call(span)
             if call is not None:
                 registry.dispatched(call, "span", _at(span.start_time))
-                if call.evidence == "span" and call.stream.emitted:
+                scope = getattr(getattr(span, "instrumentation_scope", None), "name", None)
+                if call.evidence == "span" and call.stream.emitted and scope not in told_elsewhere:
                     write(call, span, linked=False)
         except Exception:
             trouble("reading the start of a span")

@@ -58,6 +58,7 @@ class Registry:
         self._lock = threading.RLock()
         self._waiting: dict[int, ToolCall] = {}  # oldest first
         self._by_id: dict[str, list[ToolCall]] = {}
+        self._seen: set[str] = set()  # names of tools that were seen to run
         self._runs: list[tuple[float, float, tuple[int, int], _turn.Turn | None]] = []
 
     @property
@@ -104,7 +105,7 @@ class Registry:
                 return
             self._drop(call)
             call.decided_never = True
-            if call.ready is None and call.state is None:
+            if call.ready is None or call.input == "incomplete":
                 call.state = "discarded"
         stream = call.stream
         if stream is not None and call.state == "discarded" and call.effect != "read" and _stopped(stream):
@@ -181,7 +182,13 @@ class Registry:
             call.evidence, call.guessed, call.dispatched_at = evidence, guessed, at
             call.state = "running"
             call.where = here()
+            if evidence != "tool_result" and len(self._seen) < s.MAX_TOOL_NAMES:
+                self._seen.add(call.name)
         return True
+
+    def sees(self, name: str) -> bool:
+        """Whether a run of that tool would be seen as it happens, so that none seen means none."""
+        return name in _declared or name in self._seen
 
     def finished(self, call: ToolCall, state: s.ToolState, at: float) -> bool:
         """`call` is done. False when that was known."""
@@ -390,10 +397,13 @@ def write(call: ToolCall, span: Span, *, linked: bool) -> None:
     span.set_attributes(_attributes(call))
     if stream is None or stream.runtime.settings.events not in ("span", "both"):
         return
-    if not linked and stream.span is not None and hasattr(span, "add_link"):
+    if not linked and stream.span is not None and hasattr(span, "add_link") and "link" not in call.told:
+        call.told.add("link")
         span.add_link(stream.span.get_span_context())
     for name, at, attributes in events(call, after=stream.emitted_at):
-        span.add_event(name, attributes, timestamp=stream.started_ns + int((at - stream.started) * 1e9))
+        if name not in call.told:
+            call.told.add(name)
+            span.add_event(name, attributes, timestamp=stream.started_ns + int((at - stream.started) * 1e9))
 
 
 def _attributes(call: ToolCall) -> dict[str, AttributeValue]:

@@ -6,9 +6,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from otelstream import _processor
 from otelstream._call import hash_of
 from otelstream._tools import Run, declared, registry, results, serving
 from otelstream._trouble import trouble
+from otelstream.anthropic._native import SCOPE
 
 Wrap = Callable[[Any, str, Callable[..., Any]], None]
 
@@ -25,6 +27,7 @@ def attach(wrap: Wrap) -> None:
         from anthropic.lib.tools import _beta_runner as runner
     except ImportError:
         return
+    _processor.told_elsewhere.add(SCOPE)
     for owner, name, wrapper in (
         ("BaseSyncToolRunner", "_run_tool", _run),
         ("BaseSyncToolRunner", "_run_toolset_member", _run),
