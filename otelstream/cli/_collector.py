@@ -61,8 +61,10 @@ def _objectives(path: str | None) -> Objectives:
 
     try:
         return load(path)
-    except (ObjectivesError, OSError) as error:
-        raise CommandError(f"--objectives {path}: {error}") from None
+    except ObjectivesError as error:
+        more = len(error.problems) - 1
+        rest = f" ({more} more: otelstream slo check {path})" if more else ""
+        raise CommandError(f"--objectives {path}: {error.problems[0]}{rest}") from None
 
 
 def _rate(text: str) -> int:

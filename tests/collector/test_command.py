@@ -132,6 +132,19 @@ def test_bad_input_is_one_line_and_2(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_wrong_objectives_file_is_said_on_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The first problem, and where to see the others."""
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text("version: 1\nobjectives:\n  - {name: a, kind: speed}\n  - {kind: completion, target: 7}\n")
+
+    assert main(["collector", "agent", "-o", str(tmp_path / "out"), "--objectives", str(wrong)]) == 2
+
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert f"otelstream slo check {wrong}" in said
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_edited_file_is_kept_unless_told_otherwise(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A file that differs may hold somebody's work: nothing is written at all."""
     (tmp_path / "gateway-front.yaml").write_text("mine")
