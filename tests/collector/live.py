@@ -17,7 +17,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import anthropic
 from opentelemetry import trace
@@ -51,6 +51,7 @@ ASK: dict[str, Any] = {
 }
 
 
+VERDICTS = (names.OBJECTIVE_FIRST_TOKEN, names.OBJECTIVE_COMPLETION, names.OBJECTIVE_INTEGRITY)
 ANSWER = Script("answer").text(prose(240))
 
 
@@ -80,7 +81,7 @@ def is_bad(span: ReadableSpan) -> bool:
         or says.get(names.CANCEL_PROPAGATION) in ("closed_late", "closed_by_gc", "drained", "still_open")
         or bool(says.get(names.SIDE_EFFECTS_COMMITTED))
         or bool(says.get(names.SIDE_EFFECTS_RUNNING))
-        or "bad" in (says.get(f"otelstream.objective.{kind}") for kind in get_args(names.ObjectiveKind))
+        or "bad" in [says.get(name) for name in VERDICTS]
         or any(event.name == names.EVENT_RETRACTION for event in span.events)
     )
 
