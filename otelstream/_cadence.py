@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,7 +13,7 @@ from otelstream._semconv import GAP_BOUNDS
 FIRST_WINDOW = 32
 LAST_WINDOW = 12  # open-ended
 OPEN_ENDED = 1 << 30
-EXACT = 128  # gaps kept as they are; beyond, percentiles come from the buckets
+EXACT = 64  # gaps kept as they are; beyond, percentiles come from the buckets
 
 
 class Window(NamedTuple):
@@ -37,7 +38,7 @@ class Gaps:
         self.count = 0
         self.total = 0.0
         self.longest = 0.0
-        self._exact: list[float] = []
+        self._exact = array("d")
 
     def add(self, gaps: Sequence[float]) -> None:
         """Add some gaps, in seconds."""
@@ -47,7 +48,7 @@ class Gaps:
         self.total += sum(gaps)
         self.longest = max(self.longest, longest)
         if len(self._exact) < EXACT:
-            self._exact.extend(gaps[: EXACT - len(self._exact)])
+            self._exact.fromlist(list(gaps[: EXACT - len(self._exact)]))
         counts = self.counts
         if longest <= GAP_BOUNDS[0]:  # a burst, the commonest batch of all
             counts[0] += size

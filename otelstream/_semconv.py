@@ -328,7 +328,7 @@ SPAN_ATTRIBUTES: Final[tuple[SpanAttribute, ...]] = (
     SpanAttribute(ATTEMPTS, "int", "HTTP requests sent, the first included"),
     SpanAttribute(LAST_ATTEMPT_DELAY, "double", "seconds from the first attempt to the last"),
     SpanAttribute(CHUNKS, "int", "generated, non-empty deltas that arrived"),
-    SpanAttribute(GAP_P50, "double", "median gap between chunks; from buckets above 128 chunks"),
+    SpanAttribute(GAP_P50, "double", "median gap between chunks; from buckets above 64 chunks"),
     SpanAttribute(GAP_P95, "double", "95th percentile of the gaps"),
     SpanAttribute(GAP_MAX, "double", "the longest gap"),
     SpanAttribute(STALLS, "int", "gaps and holds over `stall_threshold`"),

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from otelstream._runtime import Runtime
     from otelstream._turn import Turn
 
-BATCH = 48  # chunks summed at once: the length at which a further chunk costs the list append, not the sum
+BATCH = 32  # chunks summed at once: with 48 a chunk costs 50 ns less, and an open stream keeps 3 KiB more
 MAX_TOOL_CALLS = 128  # remembered of one stream
 MAX_INPUT_CHARS = 256 * 1024  # of one tool input kept for its validity; beyond, that is left out
 

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a chunk and a stream cost, in counts: calls and bytes, never seconds."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tracemalloc
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from opentelemetry import metrics, trace
+
+from otelstream import _config
+from otelstream._runtime import Runtime
+from otelstream._stream import StreamObservation
+from otelstream.anthropic._protocol import Reading, left_open
+from otelstream.anthropic._read import read
+
+RUNTIME = Runtime(_config.load({}, {}), trace.get_tracer("test"), metrics.get_meter("test"), None, {})
+
+
+class Sse:
+    """A server-sent event as the SDK's decoder makes it."""
+
+    __slots__ = ("_data", "_event")
+
+    def __init__(self, event: str, data: dict[str, Any]) -> None:
+        self._event, self._data = event, json.dumps(data, separators=(",", ":"))
+
+
+def answer(chunks: int, text: str = "word{} ") -> Iterator[Sse]:
+    """A stream that is made as it is read, so that only what we keep is kept."""
+    yield Sse("message_start", {"type": "message_start", "message": {"id": "m", "usage": {"input_tokens": 1}}})
+    block = {"type": "text", "text": ""}
+    yield Sse("content_block_start", {"type": "content_block_start", "index": 0, "content_block": block})
+    for index in range(chunks):
+        delta = {"type": "text_delta", "text": text.format(index * 7919 % 1000)}
+        yield Sse("content_block_delta", {"type": "content_block_delta", "index": 0, "delta": delta})
+
+
+def observed(source: Iterator[Sse]) -> tuple[StreamObservation, Iterator[Any]]:
+    stream = RUNTIME.begin(operation="chat", provider="p", model="m")
+    stream.reading, stream.flush_pending = Reading(), left_open
+    stream.responded(None)
+    return stream, read(source, stream, None)
+
+
+def calls_in(chunks: int) -> int:
+    """Python and C calls made while so many chunks are read, our reader's own resumptions left out."""
+    events = list(answer(chunks))
+    count = 0
+
+    def profile(frame: Any, event: str, argument: Any) -> None:
+        nonlocal count
+        if event == "c_call" or (event == "call" and frame.f_code is not read.__code__):
+            count += 1
+
+    _, reader = observed(iter(events))
+    sys.setprofile(profile)
+    try:
+        for _ in reader:
+            pass
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def test_a_chunk_makes_few_calls() -> None:
+    """Two clock reads, two appends, and the share of a batch: OpenTelemetry is not among them, however long it is."""
+    per_chunk = (calls_in(20_000) - calls_in(4_000)) / 16_000
+
+    assert per_chunk < 7, f"{per_chunk:.2f} calls a chunk"
+
+
+@pytest.mark.parametrize(("text", "limit"), [("word{} ", 22), ("语言{}模型", 32)])
+def test_a_stream_stays_small(text: str, limit: int) -> None:
+    """An open stream keeps at most 22 KiB, 32 for wide text, whether it has had a thousand chunks or twenty."""
+
+    def kept(chunks: int) -> int:
+        source = answer(chunks + 10, text)
+        tracemalloc.start()
+        before = tracemalloc.get_traced_memory()[0]
+        stream, reader = observed(source)
+        for _ in range(chunks):
+            next(reader)
+        after = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        reader.close()
+        assert stream.chunks >= chunks - 2
+        return after - before
+
+    kept(100)  # whatever is made once in a process
+    short, long = kept(1_000), kept(20_000)
+
+    assert short < limit * 1024
+    assert long < limit * 1024
