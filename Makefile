@@ -24,6 +24,23 @@ demo: .venv-demo/ready ## play the ways a stream can end, and show them (no key,
 test: $(VENV)/ready ## run the tests
 	$(RUN) -m pytest -m "not slow"
 
+demo-all: .venv-demo/ready ## every story, tools and Stop included
+	@.venv-demo/bin/otelstream demo --all
+
+e2e: $(VENV)/ready ## simulator, SDK, Prometheus, rules, Alertmanager, a webhook: the page comes, or does not
+	$(RUN) -m pytest -m slow tests/slo -s
+
+collector: ## build the Collector (needs Go; 8 minutes the first time)
+	collector/build.sh
+
+e2e-collector: $(VENV)/ready collector ## 5 000 streams down the whole road, and the long faults
+	$(RUN) -m pytest -m slow tests/collector -s
+
+bench: $(VENV)/ready ## what a chunk and a stream cost, beside the bare SDK
+	$(RUN) benchmarks/hot_path.py
+	$(RUN) benchmarks/streams.py
+	$(RUN) benchmarks/scale.py
+
 lint: $(VENV)/ready ## lint and format check
 	$(RUN) -m ruff check
 	$(RUN) -m ruff format --check
@@ -38,4 +55,4 @@ fmt: $(VENV)/ready ## format and fix what can be fixed
 clean: ## remove what the other targets made
 	rm -rf .venv .venv-* .tools build dist otelstream.html
 
-.PHONY: help demo test lint types fmt clean
+.PHONY: help demo demo-all e2e collector e2e-collector bench test lint types fmt clean
