@@ -4,18 +4,28 @@
 from __future__ import annotations
 
 import json
+import math
+import os
+import re
 import shutil
+import socket
 import subprocess
+import urllib.request
 from pathlib import Path
 
 import pytest
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.metrics import Observation
 from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from otelstream._semconv import LABELS, METRICS, Metric, label_name
+
+from .tools import free_port, wait_for
+
+ROOT = Path(__file__).parents[2]
 
 TABLE = {metric.name: metric.prometheus for metric in METRICS}
 # The Collector's Prometheus exporter and Prometheus's OTLP receiver both name series with this library.
@@ -99,6 +109,71 @@ def test_python_exporter(metric: Metric) -> None:
     suffixes = ("_bucket", "_count", "_sum") if metric.kind == "histogram" else ("",)
 
     assert {metric.prometheus + suffix for suffix in suffixes} == exported(metric)
+
+
+def record(provider: MeterProvider) -> None:
+    """Record once on every instrument of the contract."""
+    meter = provider.get_meter("otelstream")
+    for metric in METRICS:
+        name, unit = metric.name, metric.unit
+        if metric.kind == "counter":
+            meter.create_counter(name, unit).add(1)
+        elif metric.kind == "histogram":
+            meter.create_histogram(name, unit).record(1)
+        elif metric.kind == "gauge":
+            meter.create_gauge(name, unit).set(1)
+        elif metric.kind == "observable_counter":
+            meter.create_observable_counter(name, [lambda _: [Observation(1)]], unit)
+        else:
+            meter.create_observable_up_down_counter(name, [lambda _: [Observation(1)]], unit)
+
+
+@pytest.mark.slow
+def test_a_real_collector(tmp_path: Path) -> None:
+    """OTLP into the Collector, out of its Prometheus exporter: the very series of the table."""
+    collector = Path(os.environ.get("OTELSTREAM_COLLECTOR", ROOT / ".tools" / "bin" / "otelstream-collector"))
+    if not collector.exists():
+        pytest.skip(f"{collector} is not there: collector/build.sh builds it")
+    exporter = pytest.importorskip("opentelemetry.exporter.otlp.proto.http.metric_exporter")
+    otlp, scraped = free_port(), free_port()
+    config = {
+        "receivers": {"otlp": {"protocols": {"http": {"endpoint": f"127.0.0.1:{otlp}"}}}},
+        "exporters": {"prometheus": {"endpoint": f"127.0.0.1:{scraped}"}},
+        "service": {
+            "telemetry": {"metrics": {"level": "none"}},
+            "pipelines": {"metrics": {"receivers": ["otlp"], "exporters": ["prometheus"]}},
+        },
+    }
+    (tmp_path / "config.yaml").write_text(json.dumps(config))
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen([str(collector), f"--config={tmp_path / 'config.yaml'}"], stdout=log, stderr=log)
+        try:
+            wait_for(lambda: reachable(otlp), "the Collector's OTLP port")
+            reader = PeriodicExportingMetricReader(
+                exporter.OTLPMetricExporter(endpoint=f"http://127.0.0.1:{otlp}/v1/metrics"), math.inf
+            )
+            provider = MeterProvider([reader], shutdown_on_exit=False)
+            record(provider)
+            assert provider.force_flush()
+            provider.shutdown()
+            text = wait_for(lambda: fetch(f"http://127.0.0.1:{scraped}/metrics"), "the series to be exported")
+        finally:
+            process.terminate()
+            process.wait(30)
+    # The text format names the family of a counter with its suffix, as the series.
+    families = set(re.findall(r"^# TYPE (\S+) ", text, re.MULTILINE)) - {"target_info"}
+    assert set(TABLE.values()) == families
+
+
+def reachable(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def fetch(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        text: str = answer.read().decode()
+    return text if "otelstream_info" in text else ""
 
 
 @pytest.mark.slow
