@@ -1,0 +1,427 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every way to stop a stream, at every place in the answer: who stopped it, where, and what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import statistics
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import anthropic
+import pytest
+from tools.bench import ASK, Bench, instrumented, wait_for
+
+import otelstream
+from otelstream import _cancel, _turn
+from otelstream import _semconv as s
+from otelstream._ending import abandoned
+from otelstream._stream import StreamObservation, clock
+from otelstream.testing import Exchange, ProviderSimulator, Schedule, Script, prose
+
+# Seconds that a loaded machine may take between two threads; the figure is the median, at the end.
+LENIENT = 0.25
+GAP = 0.004
+SCRIPT = (
+    Script()
+    .thinking(prose(96), chunk=12)
+    .text(prose(96), chunk=12)
+    .tool_use("send", {"to": "marten", "body": prose(60)}, chunk=8)
+    .end("tool_use")
+)
+_delays: list[float] = []
+
+# Where in the answer: the event that the reader holds when the stop comes.
+PLACES: dict[str, Callable[[Any], bool]] = {
+    "before_output": lambda event: event.type == "message_start",
+    "thinking": lambda event: event.type == "content_block_delta" and event.delta.type == "thinking_delta",
+    "text": lambda event: event.type == "content_block_delta" and event.delta.type == "text_delta",
+    "tool_input": lambda event: event.type == "content_block_delta" and bool(getattr(event.delta, "partial_json", "")),
+    "block_boundary": lambda event: event.type == "content_block_stop" and event.index == 1,
+    "after_finish": lambda event: event.type == "message_delta",
+}
+
+
+@pytest.fixture(scope="module")
+def sim() -> Iterator[ProviderSimulator]:
+    with ProviderSimulator() as sim:
+        yield sim
+
+
+@pytest.fixture(scope="module")
+def client(sim: ProviderSimulator) -> Iterator[Any]:
+    with anthropic.Anthropic(base_url=sim.base_url, api_key="unused", max_retries=0) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    loop = asyncio.new_event_loop()
+    yield loop
+    loop.close()
+
+
+@pytest.fixture(scope="module")
+def async_client(sim: ProviderSimulator, loop: asyncio.AbstractEventLoop) -> Iterator[Any]:
+    client = anthropic.AsyncAnthropic(base_url=sim.base_url, api_key="unused", max_retries=0)
+    yield client
+    loop.run_until_complete(client.close())
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    with instrumented(cancel_late_after=0.15) as bench:
+        yield bench
+
+
+def from_another_context(act: Callable[[], object]) -> None:
+    thread = threading.Thread(target=act)
+    thread.start()
+    thread.join()
+
+
+def user_stop() -> None:
+    from_another_context(lambda: otelstream.record_stop(turn="chat"))
+
+
+def client_disconnect() -> None:
+    turn = _turn.find("chat")
+    assert turn is not None
+    from_another_context(lambda: _cancel.stop(turn, "client_disconnect", clock()))
+
+
+def read_until(client: Any, place: str, then: Callable[[Any], None], *, leave: bool = True) -> None:
+    """Read to a place in the answer, do something there, and leave or read on."""
+    with otelstream.turn("chat"):
+        stream = client.messages.create(**ASK, stream=True)
+        for event in stream:
+            if PLACES[place](event):
+                then(stream)
+                if leave:
+                    break
+                then = _nothing
+
+
+def _nothing(_: Any) -> None:
+    return
+
+
+def played(sim: ProviderSimulator) -> None:
+    sim.clear()
+    sim.play(SCRIPT, schedule=Schedule(gap=GAP))
+
+
+def the_one(bench: Bench) -> StreamObservation:
+    return bench.wait_for_ended(1)[0]
+
+
+def counted(bench: Bench) -> dict[tuple[Any, ...], int]:
+    return dict(bench.points(s.CANCELLATIONS.name, s.CANCEL_TRIGGER, s.CANCEL_PROPAGATION, s.CANCEL_AT))
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("ask", [user_stop, client_disconnect])
+class TestAsked:
+    """Somebody asked for the stop before the application closed."""
+
+    def test_closed(self, bench: Bench, sim: ProviderSimulator, client: Any, ask: Any, place: str) -> None:
+        """Closed at once: the delay is that to the provider's own log, and nothing was delivered after."""
+        played(sim)
+
+        def stop(stream: Any) -> None:
+            ask()
+            stream.close()
+
+        read_until(client, place, stop)
+        stream = the_one(bench)
+        cancel = stream.cancel
+        assert cancel is not None
+        propagation = "not_needed" if place == "after_finish" else "closed"
+        assert (cancel.trigger, cancel.where, cancel.propagation) == (ask.__name__, place, propagation)
+        assert (cancel.delivered_chunks, cancel.delivered_chars) == (0, 0)
+        assert counted(bench) == {(ask.__name__, propagation, place): 1}
+        self.agrees_with_the_provider(sim, cancel)
+
+    def test_closed_late(self, bench: Bench, sim: ProviderSimulator, client: Any, ask: Any, place: str) -> None:
+        """Closed after `cancel_late_after`: late, with what the provider took for it."""
+        if place == "after_finish":
+            pytest.skip("a stop after the finish reason is not needed, late or not")
+        played(sim)
+
+        def stop(stream: Any) -> None:
+            ask()
+            threading.Event().wait(0.2)
+            stream.close()
+
+        read_until(client, place, stop)
+        cancel = the_one(bench).cancel
+        assert cancel is not None
+        assert (cancel.where, cancel.propagation) == (place, "closed_late")
+        assert 0.2 <= (cancel.close_delay or 0.0) < 0.2 + LENIENT
+        self.agrees_with_the_provider(sim, cancel)
+
+    def test_drained(self, bench: Bench, sim: ProviderSimulator, client: Any, ask: Any, place: str) -> None:
+        """Read on to the end: what was shown before and what came after add up to what the provider sent."""
+        played(sim)
+        read_until(client, place, lambda _: ask(), leave=False)
+        stream = the_one(bench)
+        cancel = stream.cancel
+        assert cancel is not None
+        propagation = "not_needed" if place == "after_finish" else "drained"
+        assert (stream.outcome, cancel.trigger, cancel.where) == ("completed", ask.__name__, place)
+        assert cancel.propagation == propagation
+        sent = sim.log[0].chunks
+        before = len(sent) - (cancel.delivered_chunks or 0)
+        assert cancel.delivered_chars == sum(write.chars for write in sent[before:])
+        assert cancel.visible_chars == sum(write.chars for write in sent[:before] if write.kind == "text")
+        assert {"before_output": before == 0, "after_finish": before == len(sent)}.get(place, 0 < before < len(sent))
+
+    def test_closed_by_the_collector(
+        self, bench: Bench, sim: ProviderSimulator, client: Any, ask: Any, place: str
+    ) -> None:
+        """Nobody closed: the ask stands, and the collector did it."""
+        if place == "after_finish":
+            pytest.skip("a stop after the finish reason is not needed, whoever closes")
+        played(sim)
+        read_until(client, place, lambda _: ask())
+        wait_for(lambda: bool(gc.collect()) or bench.ended)
+        stream = the_one(bench)
+        assert stream.cancel is not None
+        assert (stream.outcome, stream.cancel.trigger) == ("abandoned", ask.__name__)
+        assert (stream.cancel.where, stream.cancel.propagation) == (place, "closed_by_gc")
+
+    @staticmethod
+    def agrees_with_the_provider(sim: ProviderSimulator, cancel: _cancel.Cancel) -> None:
+        exchange: Exchange = sim.log[0]
+        closed = wait_for(lambda: exchange.closed_at or exchange.peer_closed_at)
+        if exchange.closed_by == "peer":
+            ours = cancel.at + (cancel.close_delay or 0.0)
+            _delays.append(abs(ours - closed))
+            assert ours == pytest.approx(closed, abs=LENIENT)
+
+
+# --- triggers without an ask --------------------------------------------------------------------------------
+
+
+def app_close(stream: Any) -> None:
+    stream.close()
+
+
+def shutdown(_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def timeout(_: Any) -> None:
+    raise TimeoutError
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("trigger", [app_close, shutdown, timeout])
+def test_without_an_ask(
+    bench: Bench, sim: ProviderSimulator, client: Any, trigger: Callable[[Any], None], place: str
+) -> None:
+    """Ask and close are one instant: trigger and place, no delay; after the finish reason nothing is counted."""
+    played(sim)
+    with otelstream.turn("chat"):
+        try:
+            with client.messages.create(**ASK, stream=True) as stream:
+                for event in stream:
+                    if PLACES[place](event):
+                        trigger(stream)
+                        break
+        except (KeyboardInterrupt, TimeoutError):
+            pass
+    ended = the_one(bench)
+    if place == "after_finish":
+        assert (ended.outcome, ended.cancel, counted(bench)) == ("completed", None, {})
+        return
+    cancel = ended.cancel
+    assert cancel is not None
+    assert (ended.outcome, cancel.trigger, cancel.where) == ("cancelled", trigger.__name__, place)
+    assert (cancel.propagation, cancel.close_delay) == ("closed", None)
+    assert counted(bench) == {(trigger.__name__, "closed", place): 1}
+
+
+@pytest.mark.parametrize("place", [place for place in PLACES if place != "after_finish"])
+def test_task_cancel(bench: Bench, sim: ProviderSimulator, async_client: Any, loop: Any, place: str) -> None:
+    """A cancelled task stops its stream where it waits."""
+    played(sim)
+    there = threading.Event()
+
+    async def read() -> None:
+        async with await async_client.messages.create(**ASK, stream=True) as stream:
+            async for event in stream:
+                if PLACES[place](event):
+                    there.set()
+                    await asyncio.sleep(60)
+
+    async def run() -> None:
+        task = asyncio.create_task(read())
+        while not there.is_set():  # noqa: ASYNC110 - until the reader is there
+            await asyncio.sleep(0.001)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    loop.run_until_complete(run())
+    cancel = the_one(bench).cancel
+    assert cancel is not None
+    assert (cancel.trigger, cancel.where, cancel.propagation) == ("task_cancel", place, "closed")
+
+
+def test_generator_close(bench: Bench, sim: ProviderSimulator, client: Any) -> None:
+    """A generator that holds the `with` and is closed says so."""
+    played(sim)
+
+    def texts() -> Iterator[str]:
+        with client.messages.stream(**ASK) as stream:
+            yield from stream.text_stream
+
+    generator = texts()
+    next(generator)
+    generator.close()  # type: ignore[attr-defined]
+    cancel = the_one(bench).cancel
+    assert cancel is not None
+    assert (cancel.trigger, cancel.where, cancel.propagation) == ("generator_close", "text", "closed")
+
+
+def test_still_open(bench: Bench, sim: ProviderSimulator, client: Any) -> None:
+    """A stream that only the end of the process ends is `still_open`, with the ask that never reached it."""
+    played(sim)
+    with otelstream.turn("chat"):
+        stream = client.messages.create(**ASK, stream=True)
+        next(iter(stream))
+        user_stop()
+        for observed in [view._stream for view in otelstream.open_streams()]:
+            assert observed is not None
+            observed.end(abandoned("shutdown"))
+    cancel = the_one(bench).cancel
+    assert cancel is not None
+    assert (cancel.trigger, cancel.propagation) == ("user_stop", "still_open")
+    stream.close()
+
+
+# --- between streams ----------------------------------------------------------------------------------------
+
+
+def test_a_stop_between_streams_reaches_the_next_one(bench: Bench, sim: ProviderSimulator, client: Any) -> None:
+    """The stream that is opened after all carries the stop: it is counted once, and with what it delivered."""
+    played(sim)
+    sim.play("text_short")
+    with otelstream.turn("chat"):
+        read_until_end(client)
+        user_stop()
+        read_until_end(client)
+    assert [stream.cancel is not None for stream in bench.ended] == [False, True]
+    cancel = bench.ended[1].cancel
+    assert cancel is not None
+    assert (cancel.where, cancel.propagation, cancel.visible_chars) == ("between_streams", "drained", 0)
+    assert cancel.delivered_chars == sum(write.chars for write in sim.log[1].chunks)
+    assert counted(bench) == {("user_stop", "drained", "between_streams"): 1}
+
+
+def read_until_end(client: Any) -> None:
+    for _ in client.messages.create(**ASK, stream=True):
+        pass
+
+
+def test_a_stop_that_no_stream_follows(bench: Bench, sim: ProviderSimulator, client: Any) -> None:
+    """It is counted when the turn is over, and not before: another stream might have taken it."""
+    played(sim)
+    with otelstream.turn("chat"):
+        read_until_end(client)
+        user_stop()
+        assert counted(bench) == {}
+    assert counted(bench) == {("user_stop", "not_needed", "between_streams"): 1}
+
+
+def test_a_stop_before_any_stream(bench: Bench) -> None:
+    """A turn that is stopped before its first request is counted too."""
+    with otelstream.turn("chat"):
+        user_stop()
+    assert counted(bench) == {("user_stop", "not_needed", "between_streams"): 1}
+
+
+def test_parallel_streams_of_one_turn(bench: Bench, sim: ProviderSimulator, client: Any) -> None:
+    """One Stop reaches every open stream of its turn, and none of another's."""
+    sim.clear()
+    sim.play(SCRIPT, schedule=Schedule(gap=GAP), times=None)
+    with otelstream.turn("other"):
+        other = client.messages.create(**ASK, stream=True)
+    with otelstream.turn("chat"):
+        streams = [client.messages.create(**ASK, stream=True) for _ in range(3)]
+        user_stop()
+        user_stop()  # pressed twice
+        for stream in streams:
+            stream.close()
+    for _ in other:
+        pass
+    assert counted(bench) == {("user_stop", "closed", "before_output"): 3}
+    assert bench.ended[-1].cancel is None
+
+
+def test_a_stop_that_finds_nothing(
+    bench: Bench, sim: ProviderSimulator, client: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It returns False, is counted each time, and warned about once."""
+    otelstream._actions._not_found_said.clear()  # type: ignore[attr-defined]
+    assert [otelstream.record_stop(turn="nobody's") for _ in range(3)] == [False] * 3
+    assert bench.points(s.STOPS_NOT_FOUND.name) == {(): 3}
+    assert len([record for record in caplog.records if "no such turn" in record.message]) == 1
+
+
+def test_the_current_turn_is_the_default(bench: Bench, sim: ProviderSimulator, client: Any) -> None:
+    """Without an id the turn of this context is stopped: a block's, a trace's, or that of its newest stream."""
+    for inside in (lambda: otelstream.turn("chat"), lambda: bench.tracer.start_as_current_span("agent")):
+        played(sim)
+        with inside():  # type: ignore[no-untyped-call]
+            stream = client.messages.create(**ASK, stream=True)
+            assert otelstream.record_stop()
+            stream.close()
+        assert bench.ended[-1].cancel is not None
+        assert bench.ended[-1].cancel.trigger == "user_stop"
+    played(sim)
+    stream = client.messages.create(**ASK, stream=True)
+    assert otelstream.record_stop()
+    assert otelstream.current_stream().trigger == "user_stop"
+    stream.close()
+
+
+def test_a_stop_tells_every_thread_the_same(bench: Bench, sim: ProviderSimulator, client: Any) -> None:
+    """Asked while another thread reads as fast as it can, what came before and after adds up, every time."""
+    switch = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    caught = 0
+    try:
+        for number in range(60):
+            sim.clear()
+            sim.play(Script().text(prose(6000), chunk=10))
+            with otelstream.turn("chat"):
+                stream = client.messages.create(**ASK, stream=True)
+            reader = threading.Thread(target=lambda stream=stream: [None for _ in stream])
+            reader.start()
+            wait_for(lambda: any(view.visible_chars for view in otelstream.open_streams()) or len(bench.ended) > number)  # noqa: B023
+            otelstream.record_stop(turn="chat")
+            reader.join()
+            ended = bench.ended[number]
+            if ended.cancel is not None and ended.cancel.where == "text":
+                cancel = ended.cancel
+                caught += 1
+                assert cancel.visible_chars + (cancel.delivered_chars or 0) == 6000
+                assert cancel.visible_chars == 6000 - 10 * (cancel.delivered_chunks or 0)
+    finally:
+        sys.setswitchinterval(switch)
+    assert caught > 20
+
+
+def test_the_delay_is_the_providers(capsys: pytest.CaptureFixture[str]) -> None:
+    """Over all cells the close that we stamp and the one the provider saw are within 5 ms at the median."""
+    if not _delays:
+        pytest.skip("no cell was run")
+    ordered = sorted(_delays)
+    with capsys.disabled():
+        print(f"\n{len(ordered)} closes: median {statistics.median(ordered) * 1e3:.2f} ms, "
+              f"p90 {ordered[int(len(ordered) * 0.9)] * 1e3:.2f} ms, max {ordered[-1] * 1e3:.2f} ms")  # fmt: skip
+    assert statistics.median(ordered) < 0.005
