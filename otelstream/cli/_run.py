@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from otelstream.cli import CommandError
 
@@ -120,7 +120,9 @@ class _Watch:
 
         for found in self._reader.read():
             if isinstance(found, SpanRecord):
-                self._show(self._session.add(found))
+                line = self._session.add(found)
+                if line is not None:
+                    self._show(line)
             else:
                 self._note(found)
         if self._page is not None:
@@ -173,7 +175,11 @@ def _say(text: str) -> None:
     sys.stderr.flush()
 
 
-def _supervise(command: list[str], environment: dict[str, str], watch: _Watch) -> int:
+class _Looks(Protocol):
+    def look(self) -> None: ...
+
+
+def _supervise(command: list[str], environment: dict[str, str], watch: _Looks, *, output: int | None = None) -> int:
     """Start the program and stay beside it until it ends; signals sent to us are its signals."""
     signals = {getattr(signal, name) for name in _FORWARDED if hasattr(signal, name)}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signals | {signal.SIGCHLD})
@@ -182,6 +188,7 @@ def _supervise(command: list[str], environment: dict[str, str], watch: _Watch) -
             child = subprocess.Popen(
                 command,
                 env=environment,
+                stdout=output,
                 # The program gets the signal mask that we were started with, not ours.
                 preexec_fn=lambda: _set_mask(before),  # noqa: PLW1509  # no thread runs here yet
             )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Found first on PYTHONPATH by the interpreters that `otelstream run` starts: watches for a provider SDK, no more."""
+"""Found first on PYTHONPATH by what `otelstream run` and `otelstream doctor` start: watches for a provider SDK."""
 
 from __future__ import annotations
 
@@ -66,7 +66,13 @@ def _observe(name: str) -> None:
     try:
         import otelstream
 
-        otelstream.instrument()
+        if _probed:
+            from otelstream.doctor import _probe
+
+            _probe.attach(_folder, start=True)
+        # A program that switches it on before it imports the SDK brings us here in the middle of that.
+        if otelstream.OtelStreamInstrumentor().runtime is None:
+            otelstream.instrument()
         _say("observed", name)
     except Exception as error:
         # A program runs on as it would without us; whoever started it is told.
@@ -82,7 +88,8 @@ def _say(kind: str, text: str = "") -> None:
         pass
 
 
-_folder = os.environ.get("OTELSTREAM_VIEW", "").removeprefix("spool:")
+_probed = os.environ.get("_OTELSTREAM_PROBE", "")
+_folder = _probed or os.environ.get("OTELSTREAM_VIEW", "").removeprefix("spool:")
 if os.path.isdir(_folder):
     _say("started")
     sys.meta_path.insert(0, _Finder)

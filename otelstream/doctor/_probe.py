@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs inside the examined program: watches, and leaves its facts as JSON in a folder. Never raises into it."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import sys
+import threading
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import wrapt
+
+from otelstream import _instrumentor
+from otelstream._stream import StreamObservation
+from otelstream._trouble import trouble
+from otelstream._view import StreamView
+from otelstream.doctor import _environment, _process
+from otelstream.doctor._report import FOLDER
+from otelstream.doctor._spans import SpanWatch, watch_providers
+
+KEPT = 256  # streams with their details; beyond, only counted
+_EVERY = 0.25  # seconds between two looks while streams end
+_probes: list[Probe] = []
+
+
+def attach(folder: str, *, start: bool = False) -> None:
+    """Start watching this process, once; and *start* otelstream, where the program has not."""
+    if not _probes:
+        _probes.append(Probe(folder))
+        if start:
+            _probes[0].start()
+
+
+def before_instrumentation() -> None:
+    """Start watching: what `opentelemetry-instrument` calls before it loads any instrumentation."""
+    try:
+        attach(os.environ[FOLDER])
+    except Exception:
+        trouble("starting the doctor's probe")
+
+
+class Probe:
+    """The watch over one process, and over each it forks."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = Path(folder)
+        self.spans = SpanWatch()
+        # A program that was quicker than us has switched it on by itself.
+        self.started_by = "program" if _instrumentor.OtelStreamInstrumentor().runtime is not None else ""
+        self._reset()
+        self._watch_starts()
+        self._watch_requests()
+        self._watch_reads()
+        watch_providers(self.spans)
+        _instrumentor.listen(self._ended)
+        atexit.register(self.write)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._reset)
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._written = 0.0
+        self._count = 0
+        self._streams: deque[StreamObservation] = deque(maxlen=KEPT)
+        self._asked: set[int] = set()  # streams of which the application read how they ended
+        self._timeouts: set[float | None] = set()
+        self._unobserved = 0
+        self.spans.forget()
+
+    # --- what the program does ----------------------------------------------------------------------------
+
+    def _watch_starts(self) -> None:
+        def instrument(wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
+            zero_code = "skip_dep_check" in kwargs
+            result = wrapped(*args, **kwargs)
+            if _instrumentor.OtelStreamInstrumentor().runtime is not None:
+                self.started_by = self.started_by or ("opentelemetry-instrument" if zero_code else "program")
+            return result
+
+        cls = _instrumentor.OtelStreamInstrumentor
+        cls.instrument = wrapt.FunctionWrapper(cls.instrument, instrument)  # type: ignore[method-assign]
+
+    def start(self) -> None:
+        """Switch otelstream on for the examination, where the program has not."""
+        if _instrumentor.OtelStreamInstrumentor().runtime is None:
+            _instrumentor.instrument()
+            self.started_by = ""  # not by the program
+
+    def _watch_requests(self) -> None:
+        from anthropic import _base_client
+
+        from otelstream.anthropic import _patch
+
+        def build(client: Any, *args: Any, **kwargs: Any) -> Any:
+            request = _base_client.BaseClient._build_request(client, *args, **kwargs)
+            try:
+                options = args[0] if args else kwargs.get("options")
+                body = getattr(options, "json_data", None)
+                if isinstance(body, dict) and body.get("stream") is True and request.url.path.endswith("/messages"):
+                    self._timeouts.add(request.extensions.get("timeout", {}).get("read"))
+                    self._unobserved += _patch._current.get() is None
+            except Exception:
+                trouble("examining a request")
+            return request
+
+        # Not on the class that has it, where the adapter's wrapper is put on and taken off by identity.
+        _base_client.SyncAPIClient._build_request = build
+        _base_client.AsyncAPIClient._build_request = build
+
+    def _watch_reads(self) -> None:
+        for name in ("partial", "outcome"):
+            original = vars(StreamView)[name]
+
+            def read(view: StreamView, original: Any = original) -> Any:
+                stream = view._stream
+                if stream is not None and stream.ending is not None:
+                    self._asked.add(id(stream))
+                return original.__get__(view)
+
+            setattr(StreamView, name, property(read, doc=original.__doc__))
+
+    def _ended(self, stream: StreamObservation) -> None:
+        with self._lock:
+            self._count += 1
+            self._streams.append(stream)
+            due = time.monotonic() - self._written > _EVERY
+            if due:
+                self._written = time.monotonic()
+        if due:
+            self.write()
+
+    # --- what is left of it -------------------------------------------------------------------------------
+
+    def write(self) -> None:
+        """Leave the facts so far; called often, as a killed process has no last word."""
+        try:
+            runtime = _instrumentor.OtelStreamInstrumentor().runtime
+            facts = {
+                "process": os.getpid(),
+                "program": " ".join(sys.argv[:2]),
+                "started_by": self.started_by,
+                "environment": _environment.gather(),
+                "count": self._count,
+                "streams": [self._of(stream) for stream in list(self._streams)],
+                "timeouts": sorted(value for value in self._timeouts if value is not None),
+                "unobserved": self._unobserved,
+                "callbacks": len(_instrumentor._ended) > 1,
+                "spans": self.spans.facts(),
+                **_process.gather(runtime),
+            }
+            path = self._folder / f"probe-{os.getpid()}.json"
+            temporary = path.with_suffix(".new")
+            temporary.write_text(json.dumps(facts, default=str), encoding="utf-8")
+            temporary.replace(path)
+        except Exception:
+            trouble("writing the doctor's facts")
+
+    def _of(self, stream: StreamObservation) -> dict[str, Any]:
+        cancel, ending = stream.cancel, stream.ending
+        return {
+            "model": stream.model,
+            "outcome": stream.outcome,
+            "phase": stream.phase,
+            "visible_chars": stream.visible_chars,
+            "time_to_first_token": stream.time_to_first_token,
+            "partial": stream.partial,
+            "asked": id(stream) in self._asked,
+            "acted": len(stream.actions),
+            "propagation": cancel.propagation if cancel else None,
+            "trigger": cancel.trigger if cancel else (ending.trigger if ending else None),
+            "close_delay": cancel.close_delay if cancel else None,
+            "spans": self.spans.beside(stream),
+            "sampled": _sampled(stream),
+            "tools": [
+                {
+                    "name": call.name,
+                    "effect": call.effect,
+                    "phase": call.phase,
+                    "state": call.state,
+                    "input": call.input,
+                    "evidence": call.evidence,
+                    "guessed": call.guessed,
+                }
+                for call in stream.all_tool_calls()
+            ],
+        }
+
+
+def _sampled(stream: StreamObservation) -> bool | None:
+    return None if stream.span is None else bool(stream.span.get_span_context().trace_flags.sampled)
