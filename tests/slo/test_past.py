@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from bisect import bisect_left
 from collections import Counter
@@ -14,6 +15,7 @@ import pytest
 
 from otelstream._objectives import INTEGRITY_FAULTS
 from otelstream._semconv import GAP_BOUNDS, OBJECTIVE_NAME, OBJECTIVE_RESULT, OBJECTIVE_STREAMS, label_name
+from otelstream.slo._bundled import folder
 
 from .backfill import END, MINUTES, Raw, evaluate_rules, past_prometheus, write_past
 from .history import Stream
@@ -98,6 +100,18 @@ def test_an_incident_fills_what_was_empty(tmp_path: Path) -> None:
         found = empty(server, View(END, SPAN))
 
     assert not found & set(EMPTY_BY_RIGHT)
+
+
+def test_first_queries_of_the_runbook_answer(past: tuple[PrometheusServer, Raw]) -> None:
+    """Each first query shows series; those that only an incident brings to life are named."""
+    book = (folder() / "runbook.md").read_text(encoding="utf-8")
+    asked = re.findall(r"```promql\n(.+?)\n```", book, re.DOTALL)
+
+    silent = [expr for expr in asked if not past[0].query(expr, END)]
+
+    assert len(asked) == len(set(asked)) == 14
+    # No tool ran early, and no label set was folded, in a healthy month.
+    assert [("before_ready" in expr or "overflow=" in expr) for expr in silent] == [True, True]
 
 
 def by_hand(streams: list[Stream]) -> dict[tuple[str, str], int]:
