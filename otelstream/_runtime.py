@@ -196,11 +196,43 @@ class Runtime:
 
 _runtimes: list[Runtime] = []
 _collecting = False
+_dropped: deque[tuple[StreamObservation, Callable[[], object] | None]] = deque()
 
 
 def _on_collection(phase: str, _: dict[str, int]) -> None:
     global _collecting
-    _collecting = phase == "start"
+    if phase == "start":
+        _collecting = True
+        return
+    while _dropped:
+        _decide_drop(*_dropped.popleft())
+    _collecting = False
+
+
+def collecting() -> bool:
+    """Whether the cyclic collector is at work."""
+    return _collecting
+
+
+def dropped(stream: StreamObservation, then: Callable[[], object] | None = None) -> None:
+    """End a stream that nobody holds any more, and call `then`. Never raises.
+
+    During a collection not before it is over: a generator that holds the stream's `with` may be taken later in the
+    same one, and what its closing says goes first.
+    """
+    if _collecting:
+        _dropped.append((stream, then))
+    else:
+        _decide_drop(stream, then)
+
+
+def _decide_drop(stream: StreamObservation, then: Callable[[], object] | None) -> None:
+    try:
+        stream.end(abandoned("gc"))
+        if then is not None:
+            then()
+    except Exception:
+        trouble("ending a dropped stream")
 
 
 def _after_fork() -> None:

@@ -362,8 +362,8 @@ class StreamObservation:
         except IndexError:
             return
         try:
-            if ending.outcome == "abandoned" and self.verdict is not None:
-                ending = self.verdict
+            if self.verdict is not None and ending.trigger in ("gc", "generator_close", "shutdown"):
+                ending = self.verdict  # whoever lets go of a stream after that knows no better
             silence = self.silence
             now = clock()
             self._flush(self.last)

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import sys
+import weakref
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from otelstream._ending import Ending, by_departure, failed, identity, is_task_cancel
+from otelstream._runtime import collecting
 
 if TYPE_CHECKING:
     from otelstream._stream import StreamObservation
@@ -114,22 +116,27 @@ def of_this_stream(stream: StreamObservation, error: Exception) -> bool:
     return any(observed(frame.f_locals.get("self")) is stream for frame in below)
 
 
-def refused_by_helper(sdk_stream: Any) -> bool:
-    """Whether the helper that is closing `sdk_stream` has failed on an event of it.
+def watch_helper(stream: StreamObservation, sdk_stream: Any, events: Any) -> None:
+    """Learn when the SDK's helper fails on an event: then its loop over `events` is over, and `sdk_stream` is not.
 
-    A tool runner closes its streams as a generator is closed, whatever was raised out of them; but a helper's own
-    generator that is over, over a stream that is not, ended by an exception of the helper's.
+    Nothing else tells where nobody closes, or where a tool runner does, whose closing looks like a dropped generator.
     """
-    frame: FrameType | None = sys._getframe(1)
-    for _ in range(12):
-        if frame is None:
+    frame: FrameType | None = sys._getframe(2)
+    for _ in range(3):  # wrapt's own frames, where it has some
+        known = {} if frame is None else getattr(frame.f_locals.get("self"), "__dict__", {})
+        if known.get("_raw_stream") is sdk_stream:
             break
-        known = getattr(frame.f_locals.get("self"), "__dict__", {})
-        if known.get("_raw_stream") is sdk_stream and "_iterator" in known:
-            events = known["_iterator"]
-            return getattr(events, "gi_frame", getattr(events, "ag_frame", events)) is None
-        frame = frame.f_back
-    return False
+        frame = frame and frame.f_back
+    else:
+        return
+
+    def over(_: object) -> None:
+        stream.reading.helper = None
+        # The collector takes a loop that was left; a cancel has its own verdict.
+        if stream.ending is None and stream.verdict is None and not collecting():
+            stream.undecodable = malformed(stream).fault
+
+    stream.reading.helper = weakref.ref(events, over)
 
 
 def observed(thing: Any) -> Any:

@@ -11,7 +11,8 @@ import sys
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from otelstream._ending import CUT_SHORT, Ending, abandoned, is_task_cancel
+from otelstream._ending import CUT_SHORT, Ending, is_task_cancel
+from otelstream._runtime import dropped
 from otelstream._stream import clock
 from otelstream._trouble import trouble
 from otelstream.anthropic._faults import leaving, while_reading
@@ -36,9 +37,15 @@ def observe_end(stream: StreamObservation, response: Any) -> None:
         return
 
     def end(how: str, error: BaseException | None = None) -> None:
-        if stream.ending is None and stream.reading.held and isinstance(sys.exc_info()[1], GeneratorExit):
-            stream.reading.let_go = clock()
-            return  # what becomes of the raw response is still to come, and brings us here again
+        if stream.ending is None and how == "closed":
+            caller = sys._getframe(1).f_code.co_name
+            let_go = isinstance(sys.exc_info()[1], GeneratorExit)
+            if let_go and stream.reading.held:
+                stream.reading.let_go = clock()
+                return  # what becomes of the raw response is still to come, and brings us here again
+            if let_go or caller == "__del__":
+                dropped(stream, then=lambda: observer.end(how))
+                return
         # Strongly held, as the collector clears weak references before it finalises; let go here, so no cycle stays.
         vars(observer).pop("end", None)
         try:
@@ -77,11 +84,6 @@ def _ending(stream: StreamObservation, how: str, error: BaseException | None) ->
     if how == "read":
         return CUT_SHORT
     flying = sys.exc_info()[1]
-    if isinstance(flying, GeneratorExit):
-        return abandoned("gc")
     if flying is not None and (is_task_cancel(flying) or not isinstance(flying, Exception)):
         return while_reading(stream, flying)
-    caller = sys._getframe(3)
-    if caller.f_code.co_name == "__del__":
-        return abandoned("gc")
     return leaving(stream, flying)

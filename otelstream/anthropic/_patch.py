@@ -14,12 +14,11 @@ from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.util.types import AttributeValue
 
 from otelstream import _semconv as s
-from otelstream._ending import abandoned
-from otelstream._runtime import Runtime
+from otelstream._runtime import Runtime, dropped
 from otelstream._stream import StreamObservation, clock
 from otelstream._trouble import trouble
 from otelstream.anthropic import _native, _raw, _tools
-from otelstream.anthropic._faults import before_stream, leaving, malformed, refused_by_helper
+from otelstream.anthropic._faults import before_stream, leaving, watch_helper
 from otelstream.anthropic._protocol import Reading, left_open, pending
 from otelstream.anthropic._read import aread, in_flight, read
 
@@ -38,7 +37,7 @@ class Token:
     def __del__(self) -> None:
         try:
             if self.stream.ending is None and not self.stream.reading.held:
-                self.stream.end(abandoned("gc"))
+                dropped(self.stream)
         except Exception:
             return  # at interpreter exit anything may be gone
 
@@ -69,6 +68,7 @@ class Patches:
             for cls, events in ((streaming.Stream, self._events), (streaming.AsyncStream, self._aevents)):
                 self._wrap(cls, "__init__", self._opened)
                 self._wrap(cls, "_iter_events", events)
+                self._wrap(cls, "__iter__" if cls is streaming.Stream else "__aiter__", self._iterated)
                 self._wrap(cls, "close", self._close)
             for response in (responses.APIResponse, responses.AsyncAPIResponse):
                 self._wrap(response, "close", self._close_raw)
@@ -251,13 +251,21 @@ class Patches:
         source = sdk_stream._decoder.aiter_bytes(sdk_stream.response.aiter_bytes()) if straight else wrapped()
         return aread(source, stream, sdk_stream.response)
 
+    def _iterated(self, wrapped: Any, sdk_stream: Any, args: Any, kwargs: Any) -> Any:
+        events = wrapped(*args, **kwargs)
+        try:
+            stream = _observed(sdk_stream)
+            if stream is not None and stream.ending is None:
+                watch_helper(stream, sdk_stream, events)
+        except Exception:
+            trouble("watching a stream helper")
+        return events
+
     def _close(self, wrapped: Any, sdk_stream: Any, args: Any, kwargs: Any) -> Any:
         stream = _observed(sdk_stream)
         if stream is not None and stream.ending is None:
             try:
-                flying = in_flight()
-                refused = isinstance(flying, GeneratorExit) and refused_by_helper(sdk_stream)
-                stream.end(malformed(stream) if refused else leaving(stream, flying), clock())
+                stream.end(leaving(stream, in_flight()), clock())
             except Exception:
                 trouble("closing a stream")
         return wrapped(*args, **kwargs)

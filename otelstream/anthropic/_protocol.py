@@ -43,13 +43,14 @@ class Reading:
     """Our place in the protocol: the block that is open, and how its deltas look on the wire."""
 
     __slots__ = (
-        "buffer", "cut", "held", "kind", "last", "leftover", "let_go", "padded", "prefix", "server_tool", "tool",
-        "visible",
+        "buffer", "cut", "held", "helper", "kind", "last", "leftover", "let_go", "padded", "prefix",
+        "server_tool", "tool", "visible",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.held = False  # by a raw response, which the application may close after it dropped what it reads it by
         self.let_go: float | None = None  # when it dropped that
+        self.helper: Any = None  # tells when the SDK's helper stops taking events
         self.server_tool = False  # a provider's own tool was called and its result is not here yet
         self.last = ""  # the data of the last event
         self.leftover = 0.0  # waited for deltas that are no chunk
@@ -328,6 +329,7 @@ def pending(stream: StreamObservation) -> tuple[int, int, int]:
 def left_open(stream: StreamObservation, at: float) -> None:
     """The stream ends: sum what waits, look whether the last event made sense, keep a tool call left unfinished."""
     last = stream.datas[-1] if stream.datas else stream.reading.last
+    stream.reading.helper = None  # it refers back to the stream
     flush(stream, at)
     tool = stream.reading.tool
     if not _decodable(last):

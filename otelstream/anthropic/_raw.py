@@ -8,11 +8,13 @@ import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from otelstream._ending import CUT_SHORT, Ending, abandoned, failed
+from otelstream._ending import CUT_SHORT, Ending, failed, is_task_cancel
+from otelstream._runtime import dropped
 from otelstream._stream import clock
 from otelstream._trouble import trouble
 from otelstream.anthropic._faults import leaving, while_reading
 from otelstream.anthropic._protocol import DELTA, countdown, event, flush
+from otelstream.anthropic._read import after_this_step
 
 if TYPE_CHECKING:
     from otelstream._stream import StreamObservation
@@ -111,12 +113,16 @@ class _Body:
         if isinstance(error, GeneratorExit):
             # The loop was left. Whether the response is closed too, or dropped, is still to come.
             self._otelstream.reading.let_go = clock()
+        elif is_task_cancel(error) and self._lines is not None and self._otelstream.native_end is None:
+            after_this_step(self._otelstream, error)
         else:
             self._end(while_reading(self._otelstream, error))
 
     def _closed(self) -> None:
         flying = sys.exc_info()[1]
-        if not isinstance(flying, GeneratorExit):
+        # A loop that was left, or a cancel whose reason is still to come: the client closes the body under both.
+        waits = isinstance(flying, GeneratorExit) or (flying and is_task_cancel(flying) and self._otelstream.verdict)
+        if not waits:
             self._end(leaving(self._otelstream, flying), clock())
 
     def _read(self) -> Ending:
@@ -126,7 +132,8 @@ class _Body:
 
     def __del__(self) -> None:
         try:
-            self._otelstream.end(abandoned("gc"))
+            if self._otelstream.ending is None:
+                dropped(self._otelstream)
         except Exception:
             return
 

@@ -12,8 +12,9 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
 
-from otelstream._ending import CUT_SHORT, abandoned, cancelled, identity, is_task_cancel
+from otelstream._ending import CUT_SHORT, Ending, cancelled, identity, is_task_cancel
 from otelstream._looplag import heartbeat
+from otelstream._runtime import dropped
 from otelstream._stream import clock
 from otelstream._trouble import trouble
 from otelstream.anthropic._faults import while_reading
@@ -166,35 +167,46 @@ def _broken(stream: StreamObservation, error: BaseException) -> None:
             stream.reading.let_go = clock()
         elif isinstance(error, GeneratorExit):
             # Nobody closed the stream itself: the reader let go of it, or the SDK did, over what it could not parse.
-            stream.end(abandoned("gc"))
+            dropped(stream)
         elif is_task_cancel(error) and stream.native_end is None:
-            _after_this_step(stream, error)
+            after_this_step(stream, error)
         else:
             stream.end(while_reading(stream, error))
     except Exception:
         trouble("ending a stream")
 
 
-def _after_this_step(stream: StreamObservation, error: BaseException) -> None:
+def after_this_step(stream: StreamObservation, error: BaseException) -> None:
     """Decide on a task's cancel a few steps later: a time-out inside the stream's `with` shows by then.
 
-    `asyncio.wait_for()` before Python 3.12 reads in a task of its own, whose cancel takes three steps to come back.
+    `asyncio.wait_for()` before Python 3.12 reads in a task of its own, whose cancel takes its steps to come back.
     """
-    ending = stream.verdict = while_reading(stream, error)
-    at = stream.activity = clock()
+    stream.verdict = while_reading(stream, error)
+    stream.activity = clock()
     try:
-        loop = asyncio.get_running_loop()
+        _Later(stream, stream.verdict, asyncio.get_running_loop())()
     except RuntimeError:
-        stream.end(ending)
-        return
+        stream.end(stream.verdict)
 
-    def later(steps: int) -> None:
-        if steps and stream.ending is None:
-            loop.call_soon(later, steps - 1)
+
+class _Later:
+    """Ends a stream some steps of the loop from now, or when the loop is closed before."""
+
+    __slots__ = ("_at", "_ending", "_loop", "_steps", "_stream")
+
+    def __init__(self, stream: StreamObservation, ending: Ending, loop: asyncio.AbstractEventLoop) -> None:
+        self._stream, self._ending, self._loop = stream, ending, loop
+        self._at, self._steps = stream.activity, 16
+
+    def __call__(self) -> None:
+        if self._steps and self._stream.ending is None:
+            self._steps -= 1
+            self._loop.call_soon(self)
         else:
-            stream.end(ending, at)
+            self._stream.end(self._ending, self._at)
 
-    loop.call_soon(later, 4)
+    def __del__(self) -> None:
+        self._stream.end(self._ending, self._at)
 
 
 def in_flight() -> BaseException | None:
