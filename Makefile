@@ -27,6 +27,15 @@ test: $(VENV)/ready ## run the tests
 demo-all: .venv-demo/ready ## every story, tools and Stop included
 	@.venv-demo/bin/otelstream demo --all
 
+generate: $(VENV)/ready ## make the rules, dashboards, runbook and tables of the docs anew
+	$(VENV)/bin/otelstream slo rules -o dashboards/rules
+	$(VENV)/bin/otelstream slo dashboards -o dashboards/grafana
+	$(VENV)/bin/otelstream slo runbook -o dashboards
+	$(RUN) docs/generate.py
+
+previews: $(VENV)/ready ## draw the dashboards from their JSON and a real Prometheus (development only)
+	cd tests && ../$(RUN) -m slo.previews
+
 e2e: $(VENV)/ready ## simulator, SDK, Prometheus, rules, Alertmanager, a webhook: the page comes, or does not
 	$(RUN) -m pytest -m slow tests/slo -s
 
@@ -55,4 +64,4 @@ fmt: $(VENV)/ready ## format and fix what can be fixed
 clean: ## remove what the other targets made
 	rm -rf .venv .venv-* .tools build dist otelstream.html
 
-.PHONY: help demo demo-all e2e collector e2e-collector bench test lint types fmt clean
+.PHONY: help demo demo-all generate previews e2e collector e2e-collector bench test lint types fmt clean
