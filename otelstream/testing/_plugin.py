@@ -1,15 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pytest plugin: two fixtures. Nothing is imported before a test asks for one."""
+"""The pytest plugin: two fixtures and a marker. Nothing is imported before a test asks for one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
     from otelstream.testing import ProviderSimulator, Recorder
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "otelstream(**settings): settings of otelstream for the test's otelstream_recorder"
+    )
 
 
 @pytest.fixture
@@ -20,14 +26,19 @@ def otelstream_provider(monkeypatch: pytest.MonkeyPatch) -> Iterator[ProviderSim
 
     # For clients made during the test; one made without a key would not come to its first request.
     monkeypatch.setenv("ANTHROPIC_API_KEY", "otelstream-test")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "127.0.0.1", prepend=",")
     with ProviderSimulator() as provider, redirected(provider.base_url):
         yield provider
 
 
 @pytest.fixture
-def otelstream_recorder() -> Iterator[Recorder]:
-    """What otelstream says of the test's streams."""
+def otelstream_recorder(request: pytest.FixtureRequest) -> Iterator[Recorder]:
+    """What otelstream says of the streams that the test begins; settings by `@pytest.mark.otelstream(...)`."""
     from otelstream.testing import Recorder
 
-    with Recorder() as recorder:
+    settings: dict[str, Any] = {}
+    for mark in request.node.iter_markers("otelstream"):
+        settings = {**mark.kwargs, **settings}  # the nearest first
+    with Recorder(**settings) as recorder:
         yield recorder

@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry.util.types import AttributeValue
 
-from otelstream import _instrumentor
+from otelstream import _config, _instrumentor
 from otelstream._emit._span import nanoseconds, summary
+from otelstream._errors import OtelstreamError
+from otelstream._stream import clock
 from otelstream._view import StreamView
 
 if TYPE_CHECKING:
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from otelstream._config import Settings
     from otelstream._stream import StreamObservation
 
 
@@ -34,11 +38,13 @@ class RecordedStream(StreamView):
 
 
 class Recorder:
-    """Collects every stream that ends while it is active; instruments the SDK if nobody has.
+    """Collects every stream that begins and ends while it is active; instruments the SDK if nobody has.
 
-    with Recorder() as recorder:
-        ...
-        assert recorder.stream.outcome == "failed"
+        with Recorder(stall_threshold=0.1) as recorder:
+            ...
+            assert recorder.stream.outcome == "failed"
+
+    Settings hold while it is active. It needs no OpenTelemetry SDK, and works under OTEL_SDK_DISABLED too.
     """
 
     def __init__(self, **settings: Any) -> None:
@@ -46,12 +52,21 @@ class Recorder:
         self._ended: list[StreamObservation] = []
         self._changed = threading.Condition()
         self._instrumented = False
+        self._replaced: Settings | None = None
+        self._began = 0.0
 
     def __enter__(self) -> Self:
         instrumentor = _instrumentor.OtelStreamInstrumentor()
         self._instrumented = instrumentor.runtime is None
-        if self._instrumented or self._settings:
-            _instrumentor.instrument(**self._settings)
+        if self._instrumented:
+            instrumentor._start(**self._settings)
+            if instrumentor.runtime is None:
+                raise OtelstreamError('no provider SDK is installed: pip install "otelstream[testing]"')
+        elif instrumentor.runtime is not None and self._settings:
+            # The application's own providers and patches stay as they are.
+            self._replaced = instrumentor.runtime.settings
+            instrumentor.runtime.settings = _config.load(self._settings)
+        self._began = clock()
         _instrumentor.listen(self._add)
         return self
 
@@ -59,10 +74,15 @@ class Recorder:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         _instrumentor.listen(self._add, stop=True)
+        runtime = _instrumentor.OtelStreamInstrumentor().runtime
         if self._instrumented:
             _instrumentor.uninstrument()
+        elif self._replaced is not None and runtime is not None:
+            runtime.settings = self._replaced
 
     def _add(self, stream: StreamObservation) -> None:
+        if stream.started < self._began:
+            return  # an earlier test left it to the garbage collector
         with self._changed:
             self._ended.append(stream)
             self._changed.notify_all()
@@ -79,18 +99,25 @@ class Recorder:
         __tracebackhide__ = True
         streams = self.streams
         if len(streams) != 1:
-            raise AssertionError(f"expected exactly one ended stream, got {len(streams)}\n{self.timeline()}")
+            more = "; .streams has them all, .clear() forgets" if streams else ""
+            raise AssertionError(f"expected exactly one ended stream, got {len(streams)}{more}\n{self.timeline()}")
         return streams[0]
 
     def wait_for(self, count: int = 1, timeout: float = 30.0) -> list[RecordedStream]:
-        """Wait until `count` streams have ended; AssertionError with the timeline after `timeout` seconds."""
+        """Wait until `count` streams have ended; AssertionError with the timeline after `timeout` seconds.
+
+        It blocks: in asyncio call it with `asyncio.to_thread`.
+        """
+        __tracebackhide__ = True
         until = time.monotonic() + timeout
         with self._changed:
             while len(self._ended) < count and (left := until - time.monotonic()) > 0:
                 self._changed.wait(left)
             if len(self._ended) >= count:
                 return self.streams
-        raise AssertionError(f"{count} streams did not end within {timeout} s\n{self.timeline()}")
+        blocked = asyncio._get_running_loop() is not None
+        why = ": this call blocks the event loop they run in, use `await asyncio.to_thread(...)`" if blocked else ""
+        raise AssertionError(f"{count} streams did not end within {timeout:g} s{why}\n{self.timeline()}")
 
     def expect(self, **values: object) -> RecordedStream:
         """The one stream, if every named value holds (`outcome="failed"`); else AssertionError with the timeline."""
@@ -110,8 +137,8 @@ class Recorder:
     def timeline(self) -> str:
         """What happened, drawn as `otelstream demo` draws it, and the streams that are still open."""
         from otelstream.view._record import Moment, SpanRecord
-        from otelstream.view._terminal import ASCII, Row, Style, table
-        from otelstream.view._timeline import timeline
+        from otelstream.view._terminal import ASCII, Style, table
+        from otelstream.view._timeline import Row, timeline
 
         rows = []
         for number, stream in enumerate(sorted(self._ended, key=lambda stream: stream.started), 1):

@@ -18,8 +18,12 @@ def redirected(base_url: str) -> Iterator[None]:
 
     target = urlsplit(base_url)
 
+    active = True
+
     def rewrite(wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
         request = wrapped(*args, **kwargs)
+        if not active:
+            return request
         request.url = request.url.copy_with(scheme=target.scheme, host=target.hostname, port=target.port)
         request.headers["host"] = target.netloc
         return request
@@ -30,8 +34,7 @@ def redirected(base_url: str) -> Iterator[None]:
     try:
         yield
     finally:
-        # Another patch may have gone on top meanwhile; it forwards to ours, which then must not redirect.
+        # Another patch may have gone on top meanwhile; it goes on forwarding to ours.
+        active = False
         if _base_client.BaseClient.__dict__["_build_request"] is patched:
             _base_client.BaseClient._build_request = original
-        else:
-            patched._self_wrapper = lambda wrapped, _, args, kwargs: wrapped(*args, **kwargs)
