@@ -153,7 +153,7 @@ def client_timeout(process: Facts) -> Iterator[Finding]:
         yield Finding(
             "client-timeout",
             "a provider client waits 600 s for the next byte, as is the SDK's default: a dead stream is ten minutes",
-            "Anthropic(timeout=httpx.Timeout(60, connect=5)): the read time-out counts from byte to byte",
+            "Anthropic(timeout=anthropic.Timeout(60, connect=5)): the read time-out counts from byte to byte",
         )
 
 
