@@ -10,6 +10,7 @@ import asyncio
 import time
 import weakref
 from collections import deque
+from contextvars import Context
 from typing import Any
 
 INTERVAL = 0.25  # seconds; two orders below what counts as a stall
@@ -22,13 +23,13 @@ class Heartbeat:
         self._late: deque[tuple[float, float]] = deque(maxlen=16)  # (when it beat, how late)
         self._readers: weakref.WeakSet[Any] = weakref.WeakSet()
         self._due = 0.0
-        self._handle: asyncio.TimerHandle | None = None
-        self._loop = weakref.ref(loop)
+        self._beating = False
+        self._loop = weakref.ref(loop)  # a timer's handle would hold it, and with it this heart's own entry
 
     def read_by(self, stream: Any) -> None:
         """Beat for as long as `stream` lives and has not ended."""
         self._readers.add(stream)
-        if self._handle is None:
+        if not self._beating:
             self._schedule()
 
     def _schedule(self) -> None:
@@ -36,10 +37,11 @@ class Heartbeat:
         if loop is None or loop.is_closed():
             return
         self._due = time.perf_counter() + INTERVAL
-        self._handle = loop.call_later(INTERVAL, self._beat)
+        self._beating = True
+        loop.call_later(INTERVAL, self._beat, context=Context())  # not in, nor holding, the reader's
 
     def _beat(self) -> None:
-        self._handle = None
+        self._beating = False
         now = time.perf_counter()
         if now - self._due > INTERVAL:
             self._late.append((now, now - self._due))
@@ -49,7 +51,7 @@ class Heartbeat:
     def lag(self, start: float, end: float) -> float:
         """The longest time in seconds, within [start, end], for which the loop did not run."""
         beats = [*self._late]
-        if self._handle is not None and end > self._due:  # a beat is overdue right now
+        if self._beating and end > self._due:  # a beat is overdue right now
             beats.append((end, end - self._due))
         return max((min(end, when) - max(start, when - late) for when, late in beats), default=0.0)
 
