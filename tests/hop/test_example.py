@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The example, in a real browser: click Stop, and look at the page, the provider's log and the record."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import anthropic
+import pytest
+from tools.bench import Bench, wait_for
+from websockets.sync.client import ClientConnection, connect
+
+from otelstream import _instrumentor
+from otelstream import _semconv as s
+from otelstream.testing import ProviderSimulator
+
+from .conftest import served
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "chat"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+class Browser:
+    """A page of a headless browser, spoken to in its own protocol."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self._socket, self._number = socket, 0
+
+    def ask(self, method: str, **params: Any) -> Any:
+        self._number += 1
+        self._socket.send(json.dumps({"id": self._number, "method": method, "params": params}))
+        while True:
+            reply = json.loads(self._socket.recv(timeout=30))
+            if reply.get("id") == self._number:
+                assert "error" not in reply, reply
+                return reply["result"]
+
+    def run(self, script: str) -> Any:
+        result = self.ask("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
+        assert "exceptionDetails" not in result, result
+        return result["result"].get("value")
+
+    def click(self, selector: str) -> None:
+        """A click of the mouse, where the element is."""
+        box = self.run(f"JSON.stringify(document.querySelector({selector!r}).getBoundingClientRect())")
+        place = json.loads(box)
+        at = {"x": place["x"] + place["width"] / 2, "y": place["y"] + place["height"] / 2}
+        for kind in ("mousePressed", "mouseReleased"):
+            self.ask("Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, **at)
+
+    def text(self, selector: str) -> str:
+        return str(self.run(f"document.querySelector({selector!r}).innerText"))
+
+    def screenshot(self, path: Path) -> None:
+        path.write_bytes(base64.b64decode(self.ask("Page.captureScreenshot")["data"]))
+
+
+@contextmanager
+def browser(url: str, profile: Path) -> Iterator[Browser]:
+    assert CHROMIUM is not None
+    command = [
+        CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0",
+        "--window-size=900,720", f"--user-data-dir={profile}", "about:blank",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        port_file = profile / "DevToolsActivePort"
+        wait_for(lambda: port_file.exists() and len(port_file.read_text().splitlines()) == 2, 60)
+        port, path = port_file.read_text().splitlines()
+        with connect(f"ws://127.0.0.1:{port}{path}", max_size=None) as root:
+            target = Browser(root).ask("Target.createTarget", url=url)["targetId"]
+        with connect(f"ws://127.0.0.1:{port}/devtools/page/{target}", max_size=None) as socket:
+            page = Browser(socket)
+            wait_for(lambda: page.run("document.readyState == 'complete' && !!document.querySelector('button')"))
+            yield page
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@pytest.fixture
+def example(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The example's modules, without a trace of them afterwards."""
+    monkeypatch.syspath_prepend(EXAMPLE)
+    callbacks = list(_instrumentor._ended)
+    import app
+    import provider
+
+    yield app, provider
+    _instrumentor._ended[:] = callbacks
+    for name in ("app", "provider"):
+        del sys.modules[name]
+
+
+@pytest.fixture
+def chat(bench: Bench, example: Any) -> Iterator[tuple[int, ProviderSimulator]]:
+    """The example, served; its provider."""
+    app, provider = example
+    with provider.local_provider() as sim:
+        client = anthropic.AsyncAnthropic(base_url=sim.base_url, api_key="unused", max_retries=0)
+        with served(app.make_app(client)) as port:
+            yield port, sim
+
+
+def check_record(bench: Bench, sim: ProviderSimulator) -> None:
+    """Stop came in the second stream, reached the provider, and found the mail sent."""
+    first, second = bench.wait_for_ended(2)
+    exchange = wait_for(lambda: sim.log[1].closed_at and sim.log[1])
+    assert (first.outcome, first.cancel) == ("completed", None)
+    cancel = second.cancel
+    assert cancel is not None
+    assert (second.outcome, cancel.trigger, cancel.where, cancel.propagation) == (
+        "cancelled",
+        "user_stop",
+        "text",
+        "closed",
+    )
+    assert exchange.closed_by == "peer"
+    assert not exchange.complete
+    assert cancel.at + (cancel.close_delay or 0.0) == pytest.approx(exchange.closed_at, abs=0.25)
+    assert [call.name for call in cancel.ledger.committed] == ["send_email"]
+    assert first.turn is second.turn
+    assert second.route == "chat"
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium")
+def test_stop_in_a_browser(bench: Bench, chat: Any, tmp_path: Path) -> None:
+    """Click Stop mid-answer: upstream closes, the partial answer is marked, the mail is in the ledger, undo counts."""
+    port, sim = chat
+    shots = Path(os.environ.get("OTELSTREAM_SCREENSHOTS") or tmp_path)
+    with browser(f"http://127.0.0.1:{port}/", tmp_path / "profile") as page:
+        page.click("#ask")
+        wait_for(lambda: len(page.text("#answer")) > 240)
+        page.screenshot(shots / "chat-answering.png")
+        page.click("#stop")
+        wait_for(lambda: page.text("#verdict"))
+        shown = page.text("#answer")
+        time.sleep(0.2)
+        assert page.text("#answer") == shown
+        assert page.text("#verdict") == "You stopped this answer: it is not whole."
+        assert page.run("document.querySelector('#answer').className") == "partial"
+        assert "send_email had already happened" in page.text("#ledger")
+        page.screenshot(shots / "chat-stopped.png")
+        check_record(bench, sim)
+        page.click("#ledger button")
+        wait_for(lambda: "compensated" in page.text("#ledger"))
+    effects = bench.points(s.CANCELLATION_SIDE_EFFECTS.name, s.SIDE_EFFECT)
+    assert effects == {("committed",): 1, ("compensated",): 1}
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium")
+def test_the_tab_is_closed(bench: Bench, chat: Any, tmp_path: Path) -> None:
+    """A tab that is closed mid-answer is a `client_disconnect` that reaches the provider."""
+    port, sim = chat
+    with browser(f"http://127.0.0.1:{port}/", tmp_path / "profile") as page:
+        page.click("#ask")
+        wait_for(lambda: len(page.text("#answer")) > 240)
+        page.ask("Page.close")
+        bench.wait_for_ended(2)
+    cancel = bench.ended[1].cancel
+    assert cancel is not None
+    assert (cancel.trigger, cancel.propagation) == ("client_disconnect", "closed")
+    wait_for(lambda: sim.log[1].closed_by == "peer")
