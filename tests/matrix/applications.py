@@ -322,5 +322,5 @@ def synchronous() -> types.ModuleType:
     module = types.ModuleType(name)
     module.__dict__["__file__"] = __file__
     sys.modules[name] = module
-    exec(compile(text, __file__, "exec"), module.__dict__)  # noqa: S102
+    exec(compile(text, __file__, "exec"), module.__dict__)
     return module

@@ -138,9 +138,9 @@ def differences(shape: Shape, ending: Ending, bench: Bench) -> Iterator[str]:
                 yield f"the log does not say that the server ended it: {exchange}"
             elif verdict[0] != ending.outcome or verdict[1] not in ("", ending.fault):
                 yield f"the log says {verdict}, the table {(ending.outcome, ending.fault)}"
-        if number == 0 and ending.by != "server" and ending.outcome not in ("failed", "completed"):
-            if ending.closes and exchange.closed_by != "peer":
-                yield f"the log does not say that the client left: {exchange}"
+        left = number == 0 and ending.by == "app" and ending.outcome != "completed" and ending.closes
+        if left and exchange.closed_by != "peer":
+            yield f"the log does not say that the client left: {exchange}"
     yield from _point_differences(want_points, points)
 
 
@@ -202,7 +202,9 @@ def _span_differences(
         yield f"first token seen: {seen}, in the log: {truth.visible}"
     failed = want[s.OUTCOME] == "failed"
     status = span.status.status_code
-    allowed = {StatusCode.ERROR} if failed else {StatusCode.UNSET, StatusCode.OK} if shape.native else {StatusCode.UNSET}
+    allowed = (
+        {StatusCode.ERROR} if failed else {StatusCode.UNSET, StatusCode.OK} if shape.native else {StatusCode.UNSET}
+    )
     if status not in allowed:
         yield f"the span's status is {status}"
     if shape.native is (span.instrumentation_scope is not None and span.instrumentation_scope.name == s.SCOPE):
@@ -220,7 +222,13 @@ COMMON = {s.OPERATION: "chat", s.PROVIDER: "anthropic", s.REQUEST_MODEL: "some-m
 
 
 def _add_points(
-    points: dict[str, Counter[Any]], want: dict[str, Any], truth: Truth, span: ReadableSpan, attempts: int, *, native: bool
+    points: dict[str, Counter[Any]],
+    want: dict[str, Any],
+    truth: Truth,
+    span: ReadableSpan,
+    attempts: int,
+    *,
+    native: bool,
 ) -> None:
     def add(metric: s.Metric, amount: int = 1, labels: dict[str, Any] | None = None) -> None:
         points.setdefault(metric.name, Counter())[frozenset({**COMMON, **(labels or {})}.items())] += amount

@@ -5,26 +5,23 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
+import inspect
 import logging
 import os
-import signal
-import sys
 import time
-import warnings
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import anthropic
+from opentelemetry import trace
 
 import otelstream
 from otelstream.testing import Exchange, ProviderSimulator
 
 from . import applications, expectations
-from .cells import RUNNER, SILENT, Ending, Shape, expected, script_of
+from .cells import ENDINGS, HELPERS, RUNNER, SILENT, Ending, Shape, expected, script_of, shapes
 from .interruptions import INTERRUPTIONS, interrupt_when
 from .telemetry import Telemetry
 
@@ -33,6 +30,7 @@ ASK: dict[str, Any] = {"model": MODEL, "max_tokens": 64, "messages": [{"role": "
 VERSION = tuple(int(part) for part in anthropic.__version__.split(".")[:2])
 NATIVE = (True, False) if VERSION >= (1, 14) else (False,)
 PATIENCE = 10.0  # seconds for what happens in another thread or a later step of the loop
+OF_THE_SDK = ("asynchronous generator is already running", "generator didn't stop after athrow()")
 # Classes that an application leaves a read with, on purpose or by the SDK.
 LEFT = (Exception, SystemExit, KeyboardInterrupt, asyncio.CancelledError)
 
@@ -47,14 +45,18 @@ class Bench:
         self.loop.set_exception_handler(self._heard)
         self._clients: dict[tuple[bool, bool], Any] = {}
         self.ended: list[Any] = []
-        self.errors: list[BaseException] = []
+        self.errors: list[str] = []
 
     def client(self, shape: Shape, *, fresh: bool = False) -> Any:
         key = (shape.asynchronous, shape.native)
         if fresh or key not in self._clients:
             os.environ["ANTHROPIC_OPEN_TELEMETRY"] = str(shape.native).lower()
             kind = anthropic.AsyncAnthropic if shape.asynchronous else anthropic.Anthropic
-            made = kind(base_url=self.sim.base_url, api_key="unused", max_retries=0, timeout=PATIENCE)
+            options: dict[str, Any] = {"base_url": self.sim.base_url, "max_retries": 0, "timeout": PATIENCE}
+            if shape.native and "open_telemetry" in inspect.signature(kind).parameters:
+                options["open_telemetry"] = {"tracer_provider": self.telemetry.tracer_provider}
+            made = kind(api_key="unused", **options)
+            del os.environ["ANTHROPIC_OPEN_TELEMETRY"]
             if fresh:
                 return made
             self._clients[key] = made
@@ -62,7 +64,7 @@ class Bench:
 
     def _heard(self, _: Any, context: dict[str, Any]) -> None:
         # A dropped runner makes that noise by itself: asyncio closes its generators in no order.
-        if "asynchronous generator is already running" not in str(context.get("exception")):
+        if not any(words in str(context.get("exception")) for words in OF_THE_SDK):
             self.noise.append(str(context))
 
     def close(self) -> None:
@@ -115,7 +117,7 @@ class Bench:
         try:
             method(app, shape, ending)()
         except LEFT as error:
-            self.errors.append(error.with_traceback(None))
+            self.errors.append(repr(error))
         if thread is not None:
             thread.join()
         del app
@@ -134,7 +136,7 @@ class Bench:
             else:
                 await read()
         except LEFT as error:
-            self.errors.append(error.with_traceback(None))
+            self.errors.append(repr(error))
         del app, read
         await self._quiet(ending)
 
@@ -150,6 +152,7 @@ class Bench:
 
     def _asyncio_ctrl_c(self, shape: Shape, ending: Ending) -> None:
         async def main() -> None:
+            asyncio.get_running_loop().set_exception_handler(self._heard)
             async with self.client(shape, fresh=True) as client:
                 await method(self.application(shape, ending, client), shape, ending)()
 
@@ -157,7 +160,7 @@ class Bench:
         try:
             asyncio.run(main())
         except LEFT as error:
-            self.errors.append(error.with_traceback(None))
+            self.errors.append(repr(error))
         thread.join()
         gc.collect()
         self._settled(ending)
@@ -170,14 +173,41 @@ class Bench:
         while len(self.ended) < len(calls(self.sim.log)) and time.monotonic() < deadline:
             time.sleep(0.002)
 
-    def check(self, shape: Shape, name: str, ending: Ending) -> list[str]:
+    def check(self, shape: Shape, name: str) -> list[str]:
         """Run a cell; return what is wrong."""
+        ending, _ = expected(ENDINGS[name], shape)
         self.run(shape, ending)
         wrong = list(expectations.differences(shape, ending, self))
         if wrong:
             wrong.append(f"log: {'; '.join(map(str, self.sim.log))}")
-            wrong.append(f"application: {self.errors!r}")
+            wrong.append(f"application: {self.errors}")
         return wrong
+
+
+def cells(native: tuple[bool, ...] = NATIVE) -> Iterator[tuple[Shape, str, str]]:
+    """Every cell of this SDK: the shape, the ending, and why there is none (empty where there is one)."""
+    for shape in shapes(VERSION, native):
+        for name, ending in ENDINGS.items():
+            changed, why = expected(ending, shape)
+            yield shape, name, unable(shape, ending) or (why if changed.by == "skip" else "")
+
+
+@cache
+def _api(asynchronous: bool, beta: bool) -> Any:
+    client = (anthropic.AsyncAnthropic if asynchronous else anthropic.Anthropic)(api_key="unused")
+    return client.beta.messages if beta else client.messages
+
+
+def unable(shape: Shape, ending: Ending) -> str:
+    """What this SDK's version lacks for a cell."""
+    api = _api(shape.asynchronous, shape.api == "beta.messages")
+    if shape.reading == RUNNER and not hasattr(api, "tool_runner"):
+        return "this SDK has no tool_runner"
+    if "output_format" in ending.request and shape.reading in HELPERS:
+        helper = api.tool_runner if shape.reading == RUNNER else api.stream
+        if "output_format" not in inspect.signature(helper).parameters:
+            return "this SDK's stream() takes no output_format"
+    return ""
 
 
 def method(app: Any, shape: Shape, ending: Ending) -> Callable[[], Any]:
@@ -224,13 +254,11 @@ def calls(log: list[Exchange]) -> list[Exchange]:
 @contextmanager
 def bench() -> Iterator[Bench]:
     """Instrument the process against a simulator of its own."""
-    from opentelemetry import trace
-
     # What is imported by now is never garbage: without it a collection takes less than a millisecond.
     gc.collect()
     gc.freeze()
     telemetry = Telemetry()
-    if not hasattr(trace.get_tracer_provider(), "add_span_processor"):
+    if VERSION >= (1, 14) and "open_telemetry" not in inspect.signature(anthropic.Anthropic).parameters:
         trace.set_tracer_provider(telemetry.tracer_provider)
     said = logging.getLogger("otelstream")
     said.addHandler(telemetry)

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m tests.matrix`: what the matrix of this SDK has, and what not and why; `--run` runs it."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import sys
+import time
+from pathlib import Path
+
+import anthropic
+
+from . import exits, table
+from .harness import NATIVE, bench, cells
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-streams-end.md"
+
+
+def run() -> tuple[int, list[str]]:
+    """Run every cell; return how many there were, and what went wrong."""
+    count, wrong = 0, []
+    with bench() as made:
+        last = None
+        for shape, name, why in cells():
+            if why:
+                continue
+            if shape is not last:
+                last = shape
+                gc.collect()
+                gc.freeze()
+            count += 1
+            try:
+                differences = made.check(shape, name)
+            except Exception as error:
+                differences = [f"{error!r}"]
+            if differences:
+                wrong.append("\n    ".join([f"{shape}: {name}", *differences]))
+    for native in NATIVE:
+        for asynchronous in (False, True):
+            count += 1
+            wrong += [
+                f"exit, {'async' if asynchronous else 'sync'}: {each}" for each in exits.check(asynchronous, native)
+            ]
+    return count, wrong
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.matrix", description=__doc__)
+    parser.add_argument("--run", action="store_true", help="run every cell")
+    parser.add_argument("--docs", action="store_true", help=f"run one cell of each ending and write {PAGE.name}")
+    parser.add_argument("--short", action="store_true", help="print the README's table")
+    parser.add_argument("--json", action="store_true", help="print counts only, as JSON")
+    arguments = parser.parse_args()
+    started = time.perf_counter()
+    have = [cell for cell in cells() if not cell[2]]
+    result: dict[str, object] = {
+        "anthropic": anthropic.__version__,
+        "python": ".".join(map(str, sys.version_info[:3])),
+        "cells": len(have),
+        "skipped": sum(bool(why) for *_, why in cells()),
+    }
+    wrong: list[str] = []
+    if arguments.run:
+        result["cells"], wrong = run()
+        result["failed"] = len(wrong)
+        result["seconds"] = round(time.perf_counter() - started, 1)
+        for each in wrong:
+            print(each, file=sys.stderr)
+    if arguments.json:
+        print(json.dumps(result))
+        return bool(wrong)
+    print(", ".join(f"{name} {value}" for name, value in result.items()))
+    if arguments.docs or arguments.short:
+        with bench() as made:
+            rows = table.rows(made)
+        if arguments.docs:
+            PAGE.parent.mkdir(exist_ok=True)
+            PAGE.write_text(table.page(rows), encoding="utf-8")
+            print(f"wrote {PAGE.relative_to(Path.cwd()) if PAGE.is_relative_to(Path.cwd()) else PAGE.name}")
+        print(table.short(rows) if arguments.short else table.page(rows))
+    else:
+        print("\n".join(table.skipped()))
+    return bool(wrong)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every way of reading crossed with every way to end: one true record each, on the span and in the metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from . import exits, table
+from .cells import Shape
+from .harness import NATIVE, Bench, bench, cells
+
+CELLS = [(shape, name) for shape, name, why in cells() if not why]
+
+# A stream that is dropped leaves its connection to the collector, with and without us.
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Bench]:
+    with bench() as made:
+        yield made
+
+
+@pytest.mark.parametrize(("shape", "name"), CELLS, ids=[f"{shape}-{name}" for shape, name in CELLS])
+def test_cell(shared: Bench, shape: Shape, name: str) -> None:
+    """The record of a stream is what the simulator's log says, in outcome, phase, fault, usage, span and metrics."""
+    assert shared.check(shape, name) == []
+
+
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
+@pytest.mark.parametrize("native", NATIVE)
+def test_exit_with_open_streams(asynchronous: bool, native: bool) -> None:
+    """A stream that is open when the interpreter exits is exported, abandoned, by a batch processor too."""
+    assert exits.check(asynchronous, native) == []
+
+
+def test_a_request_never_sent_is_no_stream(shared: Bench) -> None:
+    """`messages.stream()` that is not entered sends nothing and records nothing."""
+    shape = next(shape for shape, name in CELLS if shape.reading == "stream() by events" and not shape.asynchronous)
+    client = shared.client(shape)
+    shared.telemetry.clear()
+
+    client.messages.stream(model="some-model", max_tokens=8, messages=[{"role": "user", "content": "hi"}])
+
+    assert shared.telemetry.spans() == []
+    assert "otelstream.streams" not in shared.telemetry.points()
+
+
+def test_docs(shared: Bench) -> None:
+    """The page of endings, and the short table in the README, are what the matrix says."""
+    root = Path(__file__).resolve().parents[2]
+    page = root / "docs" / "how-streams-end.md"
+    rows = table.rows(shared)
+
+    assert page.read_text(encoding="utf-8") == table.page(rows), "make table writes it"

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run the matrix on several versions of the SDK, each in a virtual environment of its own under `.venv-matrix`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+# SDK and Python, the oldest of both together and the newest of both: what lies between takes the running Python.
+ALL = {
+    "0.51.0": "3.10",
+    "0.79.0": "",
+    "0.121.0": "",
+    "1.0.0": "",
+    "1.17.0": "",
+    "2.0.0": "",
+    "newest": "3.13",
+}
+
+
+def python(version: str) -> str:
+    """The interpreter of that version, or the running one where there is none."""
+    found = shutil.which(f"python{version}") if version else sys.executable
+    if found is None:
+        print(f"no python{version} here: taking {sys.version.split()[0]}", file=sys.stderr)
+    return found or sys.executable
+
+
+def environment(sdk: str, interpreter: str) -> Path:
+    """A virtual environment with that SDK and this project, made once and refreshed when the project's needs change."""
+    folder = ROOT / ".venv-matrix" / f"{sdk}-{Path(interpreter).name}"
+    binary, done = folder / "bin" / "python", folder / "ready"
+    if not done.exists() or done.stat().st_mtime < (ROOT / "pyproject.toml").stat().st_mtime:
+        wanted = "anthropic" if sdk == "newest" else f"anthropic=={sdk}"
+        subprocess.run([interpreter, "-m", "venv", folder], check=True)
+        install = [binary, "-m", "pip", "install", "--quiet", "--upgrade", "--disable-pip-version-check"]
+        subprocess.run([*install, "-e", f"{ROOT}[testing]", wanted], check=True)
+        done.touch()
+    return binary
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--versions", nargs="+", default=list(ALL), help=f"default: {' '.join(ALL)}")
+    arguments = parser.parse_args()
+    rows, failed = [], False
+    for sdk in arguments.versions:
+        binary = environment(sdk, python(ALL.get(sdk, "")))
+        command = [binary, "-W", "ignore::ResourceWarning", "-m", "tests.matrix", "--run", "--json"]
+        ended = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env={**os.environ}, check=False)
+        failed = failed or ended.returncode != 0
+        try:
+            rows.append(json.loads(ended.stdout.splitlines()[-1]))
+        except (IndexError, ValueError):
+            rows.append({"anthropic": sdk, "failed": f"exit {ended.returncode}"})
+    names = ("anthropic", "python", "cells", "skipped", "failed", "seconds")
+    print(" ".join(f"{name:>10}" for name in names))
+    for row in rows:
+        print(" ".join(f"{row.get(name, ''):>10}" for name in names))
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())
