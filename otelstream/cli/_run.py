@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -213,9 +214,36 @@ def _set_mask(mask: Any) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def _wait(signals: set[signal.Signals], seconds: float) -> signal.struct_siginfo | None:
-    return signal.sigtimedwait(signals, seconds)
+@dataclass(frozen=True)
+class _Arrived:
+    """A signal for us; `si_code` is None where the system does not say who sent it."""
+
+    si_signo: int
+    si_code: int | None = None
 
 
-def _from_terminal(arrived: signal.struct_siginfo) -> bool:
-    return arrived.si_signo in {signal.SIGINT, signal.SIGQUIT} and arrived.si_code == _SENT_BY_KERNEL
+def _wait(signals: set[signal.Signals], seconds: float) -> signal.struct_siginfo | _Arrived | None:
+    if hasattr(signal, "sigtimedwait"):
+        return signal.sigtimedwait(signals, seconds)
+    # macOS has no sigtimedwait: look, sleep, and look again.
+    until = time.monotonic() + seconds
+    while not (pending := signal.sigpending() & signals):
+        if time.monotonic() >= until:
+            return None
+        time.sleep(min(0.02, seconds))
+    return _Arrived(signal.sigwait(pending))
+
+
+def _from_terminal(arrived: signal.struct_siginfo | _Arrived) -> bool:
+    if arrived.si_signo not in {signal.SIGINT, signal.SIGQUIT}:
+        return False
+    return _in_foreground() if arrived.si_code is None else arrived.si_code == _SENT_BY_KERNEL
+
+
+def _in_foreground() -> bool:
+    """Whether the terminal sends its Ctrl-C to us, and so to the program as well."""
+    try:
+        with open("/dev/tty", "rb", buffering=0) as terminal:
+            return os.tcgetpgrp(terminal.fileno()) == os.getpgrp()
+    except OSError:
+        return False

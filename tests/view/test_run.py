@@ -187,9 +187,19 @@ def test_json_lines(run: Run) -> None:
     assert not (ran.folder / "otelstream.html").exists()
 
 
+@pytest.fixture(params=["sigtimedwait", "without"])
+def signals(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
+    """The environment of a system that has `sigtimedwait`, and of one that has not, such as macOS."""
+    if request.param == "sigtimedwait":
+        return {}
+    (tmp_path / "mac").mkdir()
+    (tmp_path / "mac" / "sitecustomize.py").write_text("import signal\ndel signal.sigtimedwait\n")
+    return {"PYTHONPATH": str(tmp_path / "mac")}
+
+
 @pytest.mark.parametrize("word", ["SIGINT", "SIGTERM"])
 def test_a_hanging_program_is_ended_by_a_signal(
-    start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path, word: str
+    start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path, word: str, signals: dict[str, str]
 ) -> None:
     """A signal to `otelstream run` reaches the program once, and the page is kept."""
     source = """
@@ -199,7 +209,7 @@ def test_a_hanging_program_is_ended_by_a_signal(
     while True:
         time.sleep(0.1)
     """
-    process = start(source)
+    process = start(source, env=signals)
     wait_for((tmp_path / "ready").exists, "the program's start")
 
     process.send_signal(getattr(signal, word))
@@ -212,7 +222,9 @@ def test_a_hanging_program_is_ended_by_a_signal(
     assert "1</b> said 200" in ran.page
 
 
-def test_ctrl_c_reaches_the_program_once(tmp_path: Path, start: Callable[..., subprocess.Popen[bytes]]) -> None:
+def test_ctrl_c_reaches_the_program_once(
+    tmp_path: Path, start: Callable[..., subprocess.Popen[bytes]], signals: dict[str, str]
+) -> None:
     """On a terminal Ctrl-C goes to both processes; the program sees it once, and its open stream is told."""
     source = """
     caught = []
@@ -227,7 +239,7 @@ def test_ctrl_c_reaches_the_program_once(tmp_path: Path, start: Callable[..., su
     sys.exit(5)
     """
     ours, theirs = pty.openpty()
-    process = start(source, stdout=theirs, stderr=theirs, preexec_fn=lambda: _own_terminal(theirs))
+    process = start(source, stdout=theirs, stderr=theirs, env=signals, preexec_fn=lambda: _own_terminal(theirs))
     os.close(theirs)
     wait_for((tmp_path / "ready").exists, "the stream")
 
