@@ -8,9 +8,11 @@ import importlib
 import json
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import metadata
 from platform import python_version
 from typing import TYPE_CHECKING, Any
@@ -18,10 +20,13 @@ from typing import TYPE_CHECKING, Any
 from otelstream.cli import CommandError
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from otelstream.demo._pairs import Pair, Stage
     from otelstream.demo._stories import Story
     from otelstream.view._record import SpanRecord
     from otelstream.view._session import PageFile
-    from otelstream.view._timeline import Row, Timeline
+    from otelstream.view._timeline import Row
 
 _FRAME = 0.1  # seconds between two redraws on a terminal
 _LIMIT = 60.0  # seconds after which a story that has no span is drawn without
@@ -30,7 +35,7 @@ _LIMIT = 60.0  # seconds after which a story that has no span is drawn without
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.epilog = "example: otelstream demo --all --page ways-to-end.html"
-    parser.add_argument("--all", action="store_true", help="more ways to end than the sixteen usual ones")
+    parser.add_argument("--all", action="store_true", help="more ways to end than the sixteen, and pairs to compare")
     parser.add_argument("--serve", action="store_true", help="go on with traffic, and serve /metrics for Prometheus")
     parser.add_argument("--port", type=int, default=9464, help="port of /metrics (default: %(default)s)")
     parser.add_argument("--page", metavar="PATH", help="where the page goes (default: ./otelstream.html)")
@@ -49,29 +54,31 @@ def run(args: argparse.Namespace) -> int:
         raise CommandError(f'{error}; the demo needs: pip install "otelstream[testing]"') from None
     page = None if args.json else _page_file(args.page)
     meters = _meters(args.port) if args.serve else None
-    stories = STORIES + MORE if args.all else STORIES
+    stories = [story.faster(args.speed) for story in (STORIES + MORE if args.all else STORIES)]
     replay = _start_replay(args.all, args.speed)
     try:
-        demo = Demo([story.faster(args.speed) for story in stories], args.speed, meters)
-        if not args.json:
-            print(_first_line(), flush=True)
-        rows = demo.run(replay, live=not args.json)
+        with Demo(stories, args.speed, meters, pairs=args.all) as demo:
+            if not args.json:
+                print(_first_line(), flush=True)
+            rows = demo.run(replay, live=not args.json)
+            if args.json:
+                _print_json(rows, demo)
+                return 0
+            _conclude(rows, demo, page)
+            if args.serve:
+                _serve(demo, args.port)
     finally:
         replay.kill()
         replay.wait()
-    if args.json:
-        _print_json(rows)
-        return 0
-    _conclude(rows, page)
-    if args.serve:
-        _serve(demo, args.port)
     return 0
 
 
 class Demo:
     """The stories with their spans as an exporter receives them."""
 
-    def __init__(self, stories: Sequence[Story], speed: float = 1.0, meters: Any = None) -> None:
+    def __init__(
+        self, stories: Sequence[Story], speed: float = 1.0, meters: Any = None, *, pairs: bool = False
+    ) -> None:
         from opentelemetry import trace
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -80,8 +87,11 @@ class Demo:
         from otelstream.testing import ProviderSimulator
         from otelstream.view._sink import ViewExporter
 
-        self.stories = stories
-        self._records: dict[str, SpanRecord] = {}
+        self.usual = len(stories)
+        self.stories = list(stories)
+        self.pairs: tuple[Pair, ...] = ()
+        self.stage: Stage | None = None
+        self._records: dict[str, list[SpanRecord]] = {}
         self._begun: dict[int, float] = {}
         provider = TracerProvider()
         provider.add_span_processor(SimpleSpanProcessor(ViewExporter(self._receive)))
@@ -91,9 +101,23 @@ class Demo:
             tracer_provider=provider, meter_provider=meters, stall_threshold=2.0 / speed, view="off", events="span"
         )
         self.sim = ProviderSimulator().start()
+        if pairs:
+            from otelstream.demo._pairs import Stage
+
+            self.stage = Stage(self.sim.base_url, speed)
+            self.pairs = self.stage.pairs()
+            self.stories += [story.faster(speed) for pair in self.pairs for story in pair.stories]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self.stage is not None:
+            self.stage.close()
+        self.sim.stop()
 
     def _receive(self, record: SpanRecord) -> None:
-        self._records[record.trace_id] = record
+        self._records.setdefault(record.trace_id, []).append(record)
 
     def start(self) -> list[threading.Thread]:
         """Start every story."""
@@ -101,41 +125,50 @@ class Demo:
 
         return play(self.stories, self.sim, lambda index: self._begun.__setitem__(index, time.time()))
 
-    def line(self, index: int) -> Timeline | None:
+    def row(self, index: int) -> Row:
         """What the exporter received of one story; while it has received nothing, that it runs."""
         from otelstream.demo._play import trace_of
         from otelstream.view._record import SpanRecord
-        from otelstream.view._timeline import timeline
+        from otelstream.view._timeline import Row, timeline
+        from otelstream.view._turns import assemble
 
-        record = self._records.get(f"{trace_of(index):032x}")
-        if record is not None:
-            return timeline(record)
+        name = self.stories[index].name
+        records = self._records.get(f"{trace_of(index):032x}", ())
+        streams = [Row(name, timeline(record)) for record in records if record.is_stream]
+        if streams:
+            return assemble(streams, [record for record in records if record.is_tool])[-1]
         if index not in self._begun:
-            return None
+            return Row(name, None)
         waiting = SpanRecord("", "", "", "", self._begun[index], None, "UNSET", {}, (), 0)
-        return timeline(waiting, time.time())
+        return Row(name, timeline(waiting, time.time()))
 
     def run(self, replay: subprocess.Popen[str], *, live: bool) -> list[Row]:
-        """Play all, redraw on a terminal while they run, and return the final rows."""
-        from otelstream.view._terminal import LiveTable, style_of
-        from otelstream.view._timeline import Row
+        """Play all, redraw on a terminal while they run, and return the final rows: those of the pairs come last."""
+        from otelstream.view._style import style_of
+        from otelstream.view._terminal import LiveTable
 
         table = LiveTable(sys.stdout, style_of(sys.stdout))
         starter = threading.Thread(target=self.run_all, daemon=True)
         starter.start()
         while starter.is_alive():
             if live:
-                table.update([Row(story.name, self.line(index)) for index, story in enumerate(self.stories)])
+                table.update([self.row(index) for index in range(self.usual)])
             starter.join(_FRAME)
-        said = _replayed(replay)
-        rows = []
-        for index, story in enumerate(self.stories):
-            line = self.line(index)
-            ended = line if line is not None and line.outcome != "open" else None
-            rows.append(Row(story.name, ended, *said[index]))
+        rows = [self._final(index) for index in range(len(self.stories))]
+        for index, (http, native) in enumerate(_replayed(replay)):
+            rows[index] = replace(rows[index], http=http, native=native)
         if live:
-            table.finish(rows)
+            table.finish(rows[: self.usual])
         return rows
+
+    def _final(self, index: int) -> Row:
+        row = self.row(index)
+        return row if row.line is not None and row.line.outcome != "open" else replace(row, line=None)
+
+    def paired(self, rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
+        """The rows of each pair with its title."""
+        rest = iter(rows[self.usual :])
+        return [(pair.title, [next(rest) for _ in pair.stories]) for pair in self.pairs]
 
     def run_all(self) -> None:
         """Play every story to its end."""
@@ -171,34 +204,60 @@ def _page_file(wanted: str | None) -> PageFile:
         raise CommandError(f"--page {wanted}: {error}; give a path in a directory that can be written") from None
 
 
-def _conclude(rows: Sequence[Row], file: PageFile | None) -> None:
+def _conclude(rows: Sequence[Row], demo: Demo, file: PageFile | None) -> None:
     from otelstream.view._page import page, write_page
     from otelstream.view._sentences import headline
-    from otelstream.view._terminal import legend, style_of
+    from otelstream.view._style import style_of
+    from otelstream.view._terminal import axis_limit, legend, pair
 
     style = style_of(sys.stdout)
-    print(*legend(style), sep="\n")
-    total = headline(row.line for row in rows if row.line)
+    pairs = demo.paired(rows)
+    limit = axis_limit([row for _, held in pairs for row in held])
+    for title, held in pairs:
+        print("\n" + style.paint(title, "bold"), *pair(held, style, limit), sep="\n")
+    notes = _notes(demo)
+    if notes:
+        wrapped = [part for note in notes for part in textwrap.wrap(note, style.width)]
+        print("", *wrapped, "", sep="\n")
+    print(*legend(style, lanes=bool(pairs)), sep="\n")
+    total = headline(line for row in rows for line in row.lines)
     print("\n" + style.paint(str(total), "bold"))
     if file is None:
         return
     if file.moved:
         print(f"This directory cannot be written, so the page goes to {file.path}")
-    note = "HTTP and native span: the same scripts replayed without otelstream."
-    write_page(file.path, page(rows, grouped=False, notes=[_first_line(), note]))
+    replayed = "HTTP and native span: the same scripts replayed without otelstream."
+    text = page(rows[: demo.usual], grouped=False, notes=[_first_line(), replayed, *notes], pairs=pairs)
+    write_page(file.path, text)
     print(f"The page: {file.path}")
 
 
-def _print_json(rows: Sequence[Row]) -> None:
-    from otelstream.view._sentences import sentence
+def _notes(demo: Demo) -> list[str]:
+    """What somebody else than the exporter says of the pairs, and which of them could not be played."""
+    if demo.stage is None:
+        return []
+    got = demo.stage.mailbox.log
+    names = [story.name for pair in demo.pairs for story in pair.stories if demo.stage.mails(story.name)]
+    told = ", ".join(f"{got[name]} of {name!r}" for name in names)
+    notes = [f"The mailbox's own log: mails received: {told}."]
+    if demo.stage.missing:
+        notes.append(f"The pair with a browser that leaves is not played: it needs pip install {demo.stage.missing}")
+    return notes
 
+
+def _print_json(rows: Sequence[Row], demo: Demo) -> None:
+    from otelstream.view._sentences import row_sentence
+
+    titles = {id(row): title for title, held in demo.paired(rows) for row in held}
     told = [
         {
             "story": row.label,
-            "http": row.http,
-            "native": row.native,
-            "sentence": sentence(row.line) if row.line else None,
+            "pair": titles.get(id(row)),
+            "http": row.http or None,
+            "native": row.native or None,
+            "sentence": row_sentence(row) or None,
             "span": json.loads(row.line.record.to_json()) if row.line else None,
+            "mails": demo.stage.mailbox.log[row.label] if demo.stage and demo.stage.mails(row.label) else None,
         }
         for row in rows
     ]

@@ -25,13 +25,13 @@ def trace_of(index: int) -> int:
     return 0x0735 << 112 | index + 1
 
 
-def request_of(story: Story) -> dict[str, Any]:
-    """The arguments of the SDK's call."""
+def request_of(story: str) -> dict[str, Any]:
+    """The arguments of the SDK's call in the story of that name."""
     return {
         "model": MODEL,
         "max_tokens": 1024,
         "messages": [{"role": "user", "content": "Tell me of the harbour."}],
-        "extra_headers": {STORY_HEADER: story.name},
+        "extra_headers": {STORY_HEADER: story},
     }
 
 
@@ -65,7 +65,7 @@ def _act(index: int, story: Story, client: Any, begun: Callable[[int], object]) 
     token = context.attach(trace.set_span_in_context(NonRecordingSpan(parent)))
     try:
         begun(index)
-        story.act(client, request_of(story))
+        story.act(client, request_of(story.name))
     except Exception:  # what the stories are about
         pass
     finally:

@@ -130,12 +130,14 @@ async def _numbered(texts: AsyncIterator[str]) -> AsyncIterator[tuple[int, str]]
         index += 1
 
 
-def _play(what: str | Script, first: float, gap: float, *faults: Fault, seed: int = 1) -> Play:
+def play_of(what: str | Script, first: float, gap: float, *faults: Fault, seed: int = 1) -> Play:
+    """One reply: seconds to its first chunk, and between two."""
     played = script(what) if isinstance(what, str) else what
     return Play(played, Schedule(first=first, gap=gap, jitter=0.5, seed=seed), faults)
 
 
-def _story(name: str, play: Play | tuple[Play, ...], act: Act = read, **client: Any) -> Story:
+def story_of(name: str, play: Play | tuple[Play, ...], act: Act = read, **client: Any) -> Story:
+    """A story whose client does not retry unless it says so."""
     return Story(name, play if isinstance(play, tuple) else (play,), act, {"max_retries": 0, **client})
 
 
@@ -155,42 +157,45 @@ _BOOK = {"flight": "OS 172", "seat": "14C", "passenger": {"name": "M. Keller", "
 _BOOKING = Script("booking").text(prose(220)).tool_use("book_flight", _BOOK, chunk=4)
 
 STORIES: tuple[Story, ...] = (
-    _story("clean answer", _play("text_long", 0.5, 0.035)),
-    _story("thinking, text", _play("thinking_long", 0.4, 0.032)),
-    _story("tool use", _play("tool_use_opus", 0.5, 0.04)),
-    _story("three-second stall", stall(3.0, 45)(_play("text_long", 0.5, 0.02))),
-    _story("error after 200", _play("text_long", 0.5, 0.035, fault.error_after(chunks=60))),
-    _story("cut connection", _play("text_long", 0.4, 0.04, fault.cut_after(chunks=45)), read_text),
-    _story("body just ends", _play("text_long", 0.6, 0.035, fault.end_after(chunks=70)), read_text),
-    _story("malformed tool", _play(_BOOKING, 0.5, 0.05, fault.malformed_tool_json("middle"))),
-    _story("tool cut off", _play(_BOOKING, 0.6, 0.05, fault.tool_input_cut_off(0.6))),
-    _story("refusal after text", _play("refusal_after_text", 0.5, 0.08)),
-    _story("repetition loop", _play(_LOOP, 0.5, 0.035), read_raw),
-    _story("Stop pressed", _play("text_long", 0.5, 0.04), stop),
-    _story("client time-out", _play("text_long", 0.5, 0.04, fault.slow_headers(60.0)), timeout=3.5),
-    _story("dropped stream", _play("text_long", 0.4, 0.05), drop),
-    _story("app's own error", _play("text_long", 0.6, 0.04), fail),
-    _story(
+    story_of("clean answer", play_of("text_long", 0.5, 0.035)),
+    story_of("thinking, text", play_of("thinking_long", 0.4, 0.032)),
+    story_of("tool use", play_of("tool_use_opus", 0.5, 0.04)),
+    story_of("three-second stall", stall(3.0, 45)(play_of("text_long", 0.5, 0.02))),
+    story_of("error after 200", play_of("text_long", 0.5, 0.035, fault.error_after(chunks=60))),
+    story_of("cut connection", play_of("text_long", 0.4, 0.04, fault.cut_after(chunks=45)), read_text),
+    story_of("body just ends", play_of("text_long", 0.6, 0.035, fault.end_after(chunks=70)), read_text),
+    story_of("malformed tool", play_of(_BOOKING, 0.5, 0.05, fault.malformed_tool_json("middle"))),
+    story_of("tool cut off", play_of(_BOOKING, 0.6, 0.05, fault.tool_input_cut_off(0.6))),
+    story_of("refusal after text", play_of("refusal_after_text", 0.5, 0.08)),
+    story_of("repetition loop", play_of(_LOOP, 0.5, 0.035), read_raw),
+    story_of("Stop pressed", play_of("text_long", 0.5, 0.04), stop),
+    story_of("client time-out", play_of("text_long", 0.5, 0.04, fault.slow_headers(60.0)), timeout=3.5),
+    story_of("dropped stream", play_of("text_long", 0.4, 0.05), drop),
+    story_of("app's own error", play_of("text_long", 0.6, 0.04), fail),
+    story_of(
         "529, then fine",
-        (_play("text_short", 0, 0, fault.http_error(529, retry_after=1.0)), _play("text_stream_manager", 0.5, 0.05)),
+        (
+            play_of("text_short", 0, 0, fault.http_error(529, retry_after=1.0)),
+            play_of("text_stream_manager", 0.5, 0.05),
+        ),
         max_retries=1,
     ),
 )
 
 MORE: tuple[Story, ...] = (
-    _story("out of tokens", _play("text_max_tokens", 0.5, 0.08), read_text),
-    _story("stop sequence", _play("stop_sequence", 0.5, 0.08)),
-    _story("paused turn", _play("pause_turn", 0.5, 0.08)),
-    _story("refused at once", _play("refusal", 0.8, 0.05)),
-    _story("redacted thinking", _play("redacted_thinking", 0.5, 0.06)),
-    _story("server tool runs", stall(2.5, 10)(_play("server_tool_code_execution", 0.5, 0.05))),
-    _story("two tools", _play("parallel_tools", 0.5, 0.06)),
-    _story("400", _play("text_short", 0, 0, fault.http_error(400))),
-    _story("529, no retry", _play("text_short", 0, 0, fault.http_error(529))),
-    _story("reset before text", _play("text_long", 0.6, 0.04, fault.reset_after(chunks=0))),
-    _story("unreadable frame", _play("text_long", 0.5, 0.04, fault.malformed_frame_after(chunks=35)), read_raw),
-    _story("hangs mid-answer", _play("text_long", 0.5, 0.03, fault.hang_after(chunks=50)), timeout=3.0),
-    _story("ends after reason", _play("text_short", 0.5, 0.1, fault.end_after("finish"))),
-    _story("task cancelled", _play("text_long", 0.5, 0.04), cancel),
-    _story("never read", _play("text_long", 0.4, 0.04), never_read),
+    story_of("out of tokens", play_of("text_max_tokens", 0.5, 0.08), read_text),
+    story_of("stop sequence", play_of("stop_sequence", 0.5, 0.08)),
+    story_of("paused turn", play_of("pause_turn", 0.5, 0.08)),
+    story_of("refused at once", play_of("refusal", 0.8, 0.05)),
+    story_of("redacted thinking", play_of("redacted_thinking", 0.5, 0.06)),
+    story_of("server tool runs", stall(2.5, 10)(play_of("server_tool_code_execution", 0.5, 0.05))),
+    story_of("two tools", play_of("parallel_tools", 0.5, 0.06)),
+    story_of("400", play_of("text_short", 0, 0, fault.http_error(400))),
+    story_of("529, no retry", play_of("text_short", 0, 0, fault.http_error(529))),
+    story_of("reset before text", play_of("text_long", 0.6, 0.04, fault.reset_after(chunks=0))),
+    story_of("unreadable frame", play_of("text_long", 0.5, 0.04, fault.malformed_frame_after(chunks=35)), read_raw),
+    story_of("hangs mid-answer", play_of("text_long", 0.5, 0.03, fault.hang_after(chunks=50)), timeout=3.0),
+    story_of("ends after reason", play_of("text_short", 0.5, 0.1, fault.end_after("finish"))),
+    story_of("task cancelled", play_of("text_long", 0.5, 0.04), cancel),
+    story_of("never read", play_of("text_long", 0.4, 0.04), never_read),
 )

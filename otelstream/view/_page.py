@@ -17,9 +17,9 @@ from typing import Final
 from otelstream import _semconv as names
 
 from ._alerts import alerts
-from ._chart import DEFINITIONS, LEGEND, Axis, chart, compact, spread
-from ._record import Value
-from ._sentences import Headline, headline, seconds, sentence
+from ._chart import DEFINITIONS, Axis, chart, compact, legend, spread, turn_chart
+from ._record import SpanRecord, Value
+from ._sentences import Headline, headline, row_sentence, seconds
 from ._timeline import Row, Timeline
 
 # Lanes drawn in full; the rest are thin rows inside groups that open.
@@ -60,14 +60,16 @@ def page(
     grouped: bool = True,
     counted: Headline | None = None,
     outcomes: Counter[str] | None = None,
+    pairs: Sequence[tuple[str, Sequence[Row]]] = (),
 ) -> str:
-    """Draw *rows*: grouped with the bad ones first, or in the order given.
+    """Draw *rows*: grouped with the bad ones first, or in the order given; below them *pairs* to be compared.
 
     *counted* and *outcomes* speak for a session of which *rows* are only the streams still held.
     """
     drawn = [row for row in rows if row.line]
-    lines = [row.line for row in drawn if row.line]
-    axis = Axis.of(lines)
+    compared = [row for _, held in pairs for row in held if row.line]
+    lines = [line for row in (*drawn, *compared) for line in row.lines]
+    axis = Axis.of(drawn)
     total = counted or headline(lines)
     tally = outcomes or Counter(line.outcome for line in lines)
     body = _grouped(drawn, axis) if grouped else _lanes(drawn, axis)
@@ -84,10 +86,11 @@ def page(
             _tally(tally),
             *(f"<p>{escape(note)}</p>" for note in notes),
             f"<p>{left_out:,} earlier streams are counted but no longer held.</p>" if left_out > 0 else "",
-            LEGEND,
+            legend([*drawn, *compared]),
             "</header><main>",
             axis.header(),
             *body,
+            *_pairs(pairs, Axis.of(compared)),
             f"</main><footer><p>{_FOOTER}</p></footer></body></html>\n",
         ]
     )
@@ -143,15 +146,25 @@ def _grouped(rows: Sequence[Row], axis: Axis) -> Iterator[str]:
             yield _more(held[full:], grade, words, axis)
 
 
+def _pairs(pairs: Sequence[tuple[str, Sequence[Row]]], axis: Axis) -> Iterator[str]:
+    """What is to be compared, side by side where the width allows, on one axis of their own."""
+    style, ticks = axis.ticks()
+    for title, rows in pairs:
+        shown = [row for row in rows if row.line]
+        halves = (
+            f'<div><div class="half" aria-hidden="true">{ticks}</div>{lane}</div>' for lane in _lanes(shown, axis)
+        )
+        yield f'<h2>{escape(title)}</h2><section class="pair" style="{style}">{"".join(halves)}</section>'
+
+
 def _more(rows: Sequence[Row], grade: str, words: str, axis: Axis) -> str:
-    lines = [_line(row) for row in rows]
-    middle = sorted(line.length for line in lines)[len(lines) // 2]
+    middle = sorted(row.length for row in rows)[len(rows) // 2]
     return _lane(
         grade,
-        f"<b>{len(lines):,} more</b><small>{words}</small>",
-        spread(lines, axis),
+        f"<b>{len(rows):,} more</b><small>{words}</small>",
+        spread(rows, axis),
         f"<span>When they ended; open for one row each.</span><small>half of them within {seconds(middle)}</small>",
-        f'<div class="row thin"><div>{compact(lines, axis)}</div></div>',
+        f'<div class="row thin"><div>{compact(rows, axis)}</div></div>',
     )
 
 
@@ -169,9 +182,9 @@ def _lanes(rows: Sequence[Row], axis: Axis) -> Iterator[str]:
         yield _lane(
             line.grade,
             f"<b>{escape(row.label)}</b><small>{_beside(row, line)}</small>",
-            chart(line, axis),
-            f"<span>{escape(sentence(line))}</span><small>{_times(line)}</small>",
-            _inside(line),
+            turn_chart(row.turn, axis) if row.turn else chart(line, axis),
+            f"<span>{escape(row_sentence(row))}</span><small>{_times(row)}</small>",
+            "".join(_inside(each) for each in row.lines) + _tool_spans(row),
             codes(line),
         )
 
@@ -179,15 +192,25 @@ def _lanes(rows: Sequence[Row], axis: Axis) -> Iterator[str]:
 def _beside(row: Row, line: Timeline) -> str:
     if not row.http and not row.native:
         clock = time.strftime("%H:%M:%S", time.localtime(line.record.started))
+        if row.turn is not None:
+            clock += f" · {_count(len(row.turn.lines), 'stream')}, {_count(row.turn.asked_for, 'tool call')}"
         return f"{clock} · {_OUTCOME_WORDS.get(line.outcome, escape(line.outcome))}"
     misled = line.failed_after_200 and row.native != "ERROR"
     native = f"native span: {escape(row.native)}" if row.native != "none" else "no native span"
     return f"HTTP {escape(row.http)} · " + (f'<span class="lie">{native}</span>' if misled else native)
 
 
-def _times(line: Timeline) -> str:
-    first = f"first token {seconds(line.first_token)}" if line.first_token is not None else "no visible token"
-    return f"{first} · {_OUTCOME_WORDS.get(line.outcome, escape(line.outcome))} at {seconds(line.length)}"
+def _count(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _times(row: Row) -> str:
+    line = _line(row)
+    token, end = row.lines[0].first_token, line.length
+    if row.turn is not None:
+        end += row.turn.starts[row.turn.lines.index(line)]
+    first = f"first token {seconds(token)}" if token is not None else "no visible token"
+    return f"{first} · {_OUTCOME_WORDS.get(line.outcome, escape(line.outcome))} at {seconds(end)}"
 
 
 def _unbroken(text: str) -> str:
@@ -209,8 +232,23 @@ def codes(line: Timeline) -> str:
     return " · ".join(parts)
 
 
+def _tool_spans(row: Row) -> str:
+    tools = row.turn.tools if row.turn is not None else ()
+    return "".join(f'<div class="inside">{_span(tool)}</div>' for tool in tools)
+
+
 def _inside(line: Timeline) -> str:
-    record = line.record
+    caught = alerts(line)
+    woken = (
+        "Alerts that enough streams like this one would set off: "
+        + ", ".join(f"<code>{escape(name)}</code>" for name in caught)
+        if caught
+        else "No alert counts this stream."
+    )
+    return f'<div class="inside"><p>{woken}</p>{_span(line.record)}</div>'
+
+
+def _span(record: SpanRecord) -> str:
     attributes = "".join(
         f"<tr><th scope=row>{_code(name)}<td>{_value(value)}" for name, value in sorted(record.attributes.items())
     )
@@ -223,18 +261,10 @@ def _inside(line: Timeline) -> str:
         )
         for event in record.events
     )
-    caught = alerts(line)
-    woken = (
-        "Alerts that enough streams like this one would set off: "
-        + ", ".join(f"<code>{escape(name)}</code>" for name in caught)
-        if caught
-        else "No alert counts this stream."
-    )
     return (
-        f'<div class="inside"><p>{woken}</p>'
         f"<table><caption>Span {escape(record.name)} ({escape(record.scope)}), status {escape(record.status)}"
         f"</caption>{attributes}</table>"
-        f"<table><caption>Events</caption>{events}</table></div>"
+        f"<table><caption>Events</caption>{events}</table>"
     )
 
 

@@ -36,17 +36,29 @@ class SpanRecord:
     scope: str
     trace_id: str
     span_id: str
-    started: float  # Unix seconds
+    started: float  # Unix seconds; of a stream: its request, which the span of another may begin before
     ended: float | None  # None while the span still records
     status: str  # UNSET, OK or ERROR
     attributes: Attributes
     events: tuple[Moment, ...]
     process: int
+    links: tuple[str, ...] = ()  # ids of the spans it is linked to
 
     @property
     def is_stream(self) -> bool:
         """Whether the span carries a terminal record of a stream."""
         return names.OUTCOME in self.attributes
+
+    @property
+    def is_tool(self) -> bool:
+        """Whether the span is that of a tool which serves a call."""
+        return names.TOOL_CALL_ID in self.attributes and not self.is_stream
+
+    @property
+    def turn(self) -> str:
+        """The turn it belongs to, by its id, else by its trace."""
+        id_ = self.attributes.get(names.TURN_ID)
+        return id_ if isinstance(id_, str) else self.trace_id
 
     def to_json(self) -> str:
         """Return one line, without its line feed."""
@@ -62,6 +74,7 @@ class SpanRecord:
                 "attributes": dict(self.attributes),
                 "events": [[event.name, event.elapsed, dict(event.attributes)] for event in self.events],
                 "process": self.process,
+                "links": self.links,
             },
             separators=(",", ":"),
         )
@@ -72,6 +85,7 @@ class SpanRecord:
         data = json.loads(line)
         data["attributes"] = _frozen(data["attributes"])
         data["events"] = tuple(Moment(name, at, _frozen(attributes)) for name, at, attributes in data["events"])
+        data["links"] = tuple(data["links"])
         return cls(**data)
 
     @classmethod
@@ -79,12 +93,15 @@ class SpanRecord:
         """Copy what a finished span, or one that still records, carries now."""
         start = span.start_time or 0
         context = span.get_span_context()
+        is_stream = names.OUTCOME in (span.attributes or {})
         events = []
         for event in tuple(span.events):
             attributes = _frozen(event.attributes or {})
             elapsed = attributes.get(names.ELAPSED)
             if not isinstance(elapsed, (int, float)):
                 elapsed = (event.timestamp - start) / 1e9
+            elif is_stream:
+                start = event.timestamp - int(elapsed * 1e9)
             events.append(Moment(event.name, float(elapsed), attributes))
         scope = span.instrumentation_scope
         return cls(
@@ -98,6 +115,7 @@ class SpanRecord:
             attributes=_frozen(span.attributes or {}),
             events=tuple(events),
             process=os.getpid(),
+            links=tuple(f"{link.context.span_id:016x}" for link in span.links),
         )
 
 

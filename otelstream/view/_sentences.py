@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ._timeline import Timeline
+from ._timeline import Effects, Row, Timeline
+from ._turns import Call, Stop, Turn
 
 _STALL_SOURCES = {
     "provider": "the provider was silent",
@@ -60,9 +61,104 @@ def headline(lines: Iterable[Timeline]) -> Headline:
 
 def sentence(line: Timeline) -> str:
     """Say what became of one stream."""
+    return _sentence(line, _counted(line.effects))
+
+
+def row_sentence(row: Row) -> str:
+    """Say what became of a row: of its stream, or of its turn and the tools of that."""
+    if row.line is None:
+        return ""
+    if row.turn is None:
+        return sentence(row.line)
+    return _sentence(row.line, _stood(row.turn.stop) if row.turn.stop else _ran(row.turn))
+
+
+def relative(seconds_: float) -> str:
+    """Where an instant lies from a Stop: `0.52 s before`."""
+    return f"{seconds(abs(seconds_))} {'before' if seconds_ <= 0 else 'after'}"
+
+
+def others(count: int) -> str:
+    """Calls that a span counts and nothing names."""
+    return f"{count} other {'call' if count == 1 else 'calls'}"
+
+
+def _sentence(line: Timeline, more: str) -> str:
     said = _SAY.get(line.outcome, _unknown)(line)
+    if line.retraction is not None:
+        shown = f"Withdrawn after {characters(line.retraction.visible_chars)}, shown for"
+        by = f" ({line.retraction.reason.replace('_', ' ')})" if line.retraction.reason not in {"", "other"} else ""
+        said = f"{shown} {seconds(line.retraction.exposure)}{by}; {said[0].lower()}{said[1:]}"
+    if more:
+        said = f"{said[:-1]}; {more}."
     # Tool names and error types are other people's text.
     return said if said.isprintable() else "".join(char if char.isprintable() else " " for char in said)
+
+
+def _counted(effects: Effects) -> str:
+    """The tool calls that a stop found, where only their number is known."""
+    parts: list[str] = []
+    for count, one, many in (
+        (effects.committed, "had been committed", "had been committed"),
+        (effects.running, "was running", "were running"),
+        (effects.discarded, "was discarded", "were discarded"),
+    ):
+        if count:
+            subject = "" if parts else " tool call" if count == 1 else " tool calls"
+            parts.append(f"{count}{subject} {one if count == 1 else many}")
+    return _listed(parts)
+
+
+_STOOD = {
+    "committed": ("had been committed", "had been committed"),
+    "running": ("was running", "were running"),
+    "discarded": ("was discarded", "were discarded"),
+    "withheld": ("was withheld", "were withheld"),
+    "compensated": ("was undone", "were undone"),
+}
+
+
+def _stood(stop: Stop) -> str:
+    """The ledger of a turn in words."""
+    parts: list[str] = []
+    for word, calls, more in stop:
+        who = [_name(call) for call in calls] + ([others(more)] if more else [])
+        verb = _STOOD[word][0 if len(calls) + more == 1 else 1]
+        when = ""
+        if word == "committed" and len(who) == 1 and calls and calls[0].ended is not None:
+            when = f" {relative(calls[0].ended - stop.at)}"
+        parts.append(f"{_listed(who)} {verb}{when}")
+    return _listed(parts)
+
+
+def _ran(turn: Turn) -> str:
+    """When the tools of a turn ran that nobody stopped."""
+    ran = [call for call in turn.calls if call.started is not None]
+    parts = [f"{_name(call)} {_WHEN.get(call.phase, 'ran')}{_ended(call)}" for call in ran[:3]]
+    if len(ran) > 3:
+        parts.append(f"{len(ran) - 3} more ran")
+    withheld = [_name(call) for call in turn.calls if call.state == "withheld"]
+    return _listed([*parts, *([f"{_listed(withheld)} withheld"] if withheld else [])])
+
+
+_WHEN = {
+    "before_ready": "ran before its input was whole",
+    "mid_stream": "ran mid-stream",
+    "after_end": "ran after the end",
+}
+
+
+def _name(call: Call) -> str:
+    """A tool's name is the model's output, and may be long."""
+    return call.name if len(call.name) <= 40 else call.name[:39] + "…"
+
+
+def _ended(call: Call) -> str:
+    return " and failed" if call.state == "failed" else ""
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return ", ".join(parts[:-1]) + (" and " if parts[1:] else "") + parts[-1] if parts else ""
 
 
 def seconds(value: float) -> str:
@@ -99,7 +195,17 @@ def _retried(line: Timeline) -> str:
     return f" on attempt {line.attempts}, {seconds(line.last_attempt)} late" if line.attempts > 1 else ""
 
 
+def _drained(line: Timeline) -> str:
+    """A stop that nobody heeded."""
+    who = _WHO.get(line.trigger, "it was asked to stop")
+    where = f"after {characters(line.shown_at_stop)}" if line.shown_at_stop else "before anything was shown"
+    rest = f": {characters(line.delivered_after)} more" if line.delivered_after else ""
+    return f"{who[0].upper()}{who[1:]} {where}, yet it was read to the end{rest}."
+
+
 def _completed(line: Timeline) -> str:
+    if line.propagation == "drained" and line.fault == "none":
+        return _drained(line)
     if line.fault == "malformed_tool_call":
         return f"Ended as if well, but {_tool(line)} is no valid JSON."
     if line.fault == "repetition" or line.loops:
@@ -130,6 +236,8 @@ def _looped(line: Timeline) -> str:
 
 
 def _truncated(line: Timeline) -> str:
+    if line.propagation == "drained" and line.fault == "none":
+        return _drained(line)
     limit = line.finish_reason or "its limit"
     if line.fault == "tool_call_cut_off":
         return f"Cut off by {limit} inside {_tool(line)}: it cannot run."
@@ -176,7 +284,7 @@ def _cancelled(line: Timeline) -> str:
     who = _WHO.get(line.trigger, "the application stopped it")
     how = _PROPAGATION.get(line.propagation, "").format(delay=seconds(line.close_delay or 0.0))
     if line.propagation == "closed" and line.stop_asked is not None and line.close_delay is not None:
-        how = f"; closed {seconds(line.close_delay)} later"
+        how = f"; closed {seconds(line.close_delay)} later" if line.close_delay >= 0.001 else "; closed at once"
     if line.fault == "stalled":
         silence = max((hole.length for hole in line.holes), default=0.0)
         return f"Given up on after {seconds(silence)} of silence, {_where(line)}."

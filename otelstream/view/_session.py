@@ -13,6 +13,7 @@ from ._page import page, write_page
 from ._record import SpanRecord
 from ._sentences import Headline
 from ._timeline import Row, Timeline, timeline
+from ._turns import assemble
 
 HELD = 10_000  # streams drawn; older ones are only counted
 PAGE_NAME = "otelstream.html"
@@ -23,12 +24,18 @@ class Session:
 
     def __init__(self) -> None:
         self._rows: deque[Row] = deque(maxlen=HELD)
+        self._tools: deque[SpanRecord] = deque(maxlen=HELD)
         self._outcomes: Counter[str] = Counter()
+        self._received = 0
         self._said_200 = 0
         self._failed_after = 0
 
-    def add(self, record: SpanRecord) -> Timeline:
-        """Count one ended stream and keep its timeline."""
+    def add(self, record: SpanRecord) -> Timeline | None:
+        """Count one ended stream, keep its timeline and return it; keep the span of a tool for the page."""
+        self._received += 1
+        if not record.is_stream:
+            self._tools.append(record)
+            return None
         line = timeline(record)
         self._rows.append(Row(line.model or record.name, line))
         self._outcomes[line.outcome] += 1
@@ -37,11 +44,17 @@ class Session:
         return line
 
     @property
+    def received(self) -> int:
+        """How many spans there were: a page that was drawn of as many is up to date."""
+        return self._received
+
+    @property
     def headline(self) -> Headline:
         return Headline(self._outcomes.total(), self._said_200, self._failed_after)
 
     def page(self, notes: Sequence[str] = ()) -> str:
-        return page(list(self._rows), notes=notes, counted=self.headline, outcomes=self._outcomes)
+        rows = assemble(self._rows, self._tools)
+        return page(rows, notes=notes, counted=self.headline, outcomes=self._outcomes)
 
 
 class PageFile:
@@ -63,12 +76,12 @@ class PageFile:
 
     def update(self, session: Session, *, last: bool = False) -> bool:
         """Write the page if there is something new and it is time, or if it is the last chance."""
-        streams = session.headline.streams
+        received = session.received
         now = time.monotonic()
-        if streams == self._written or not streams or (now < self._next and not last):
+        if received == self._written or not session.headline.streams or (now < self._next and not last):
             return False
         write_page(self.path, session.page())
-        self._written = streams
+        self._written = received
         # At most a tenth of one core, whatever the size of the page.
         self._next = time.monotonic() + max(1.0, 10 * (time.monotonic() - now))
         return True

@@ -25,7 +25,8 @@ from otelstream._trouble import trouble
 from ._record import SpanRecord
 from ._session import PageFile, Session
 from ._spool import SpoolReader, SpoolWriter
-from ._terminal import access_line, style_of
+from ._style import style_of
+from ._terminal import access_line
 from ._timeline import timeline
 
 try:
@@ -43,7 +44,7 @@ Sink = Callable[[SpanRecord], object]
 
 
 class ViewExporter(SpanExporter):
-    """Hands every finished stream to a sink; spans that are no streams pass by. Never raises."""
+    """Hands every finished stream and every tool call to a sink; other spans pass by. Never raises."""
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
@@ -52,7 +53,7 @@ class ViewExporter(SpanExporter):
         for span in spans:
             try:
                 record = SpanRecord.from_span(span)
-                if record.is_stream:
+                if record.is_stream or record.is_tool:
                     self._sink(record)
             except Exception:
                 trouble("showing a stream")
@@ -203,6 +204,8 @@ def _attachment_for(destination: str) -> Attachment:
 
 def show_line(record: SpanRecord) -> None:
     """Write one line to standard error, past its buffer: nobody may hold its lock while this waits for it."""
+    if not record.is_stream:
+        return
     style = style_of(sys.stderr)
     clock = time.strftime("%H:%M:%S", time.localtime(record.ended or record.started))
     line = access_line(timeline(record), style, clock) + "\n"

@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from otelstream import _semconv as names
 
 from ._record import Attributes, Moment, SpanRecord
+
+if TYPE_CHECKING:
+    from ._turns import Turn
 
 Grade = Literal["bad", "stopped", "flawed", "good", "open"]
 
@@ -76,6 +78,25 @@ class Tool:
 
 
 @dataclass(frozen=True, slots=True)
+class Retraction:
+    """The application withdrew what it had shown."""
+
+    at: float
+    reason: str
+    visible_chars: int
+    exposure: float
+
+
+@dataclass(frozen=True, slots=True)
+class Effects:
+    """How many tool calls a Stop found done, running and not begun, as the stream's span counts them."""
+
+    committed: int = 0
+    running: int = 0
+    discarded: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Timeline:
     """One stream: times are seconds since its request; what the span did not say is None, empty or zero."""
 
@@ -105,6 +126,11 @@ class Timeline:
     trigger: str
     propagation: str
     close_delay: float | None
+    shown_at_stop: int
+    delivered_after: int
+    effects: Effects
+    retraction: Retraction | None
+    stopped_at: float | None  # the ask, negative where it came between two streams; else the end of what was stopped
 
     @property
     def said_200(self) -> bool:
@@ -127,6 +153,8 @@ class Timeline:
             return "stopped"
         if self.outcome != "completed" or self.fault != "none" or self.stalls or self.loops:
             return "flawed"
+        if self.propagation == "drained" or self.retraction is not None:
+            return "flawed"
         return "good"
 
 
@@ -138,6 +166,21 @@ class Row:
     line: Timeline | None
     http: str = ""
     native: str = ""
+    turn: Turn | None = None  # of which `line` is the stream that says how it ended
+
+    @property
+    def lines(self) -> tuple[Timeline, ...]:
+        """Every stream of the row."""
+        if self.turn is not None:
+            return self.turn.lines
+        return (self.line,) if self.line is not None else ()
+
+    @property
+    def length(self) -> float:
+        """Seconds that the row needs of an axis."""
+        if self.turn is not None:
+            return self.turn.length
+        return self.line.length if self.line is not None else 0.0
 
 
 def timeline(record: SpanRecord, now: float | None = None) -> Timeline:
@@ -146,11 +189,13 @@ def timeline(record: SpanRecord, now: float | None = None) -> Timeline:
     events = record.events
     first_chunk = _moment(events, names.EVENT_FIRST_CHUNK)
     first_token = _moment(events, names.EVENT_FIRST_TOKEN)
-    first_chunk_at = first_chunk.elapsed if first_chunk else _maybe(said, names.TIME_TO_FIRST_CHUNK)
-    first_token_at = first_token.elapsed if first_token else _maybe(said, names.TIME_TO_FIRST_TOKEN)
+    first_chunk_at = first_chunk.elapsed if first_chunk else maybe(said, names.TIME_TO_FIRST_CHUNK)
+    first_token_at = first_token.elapsed if first_token else maybe(said, names.TIME_TO_FIRST_TOKEN)
     length = _length(record, now)
     stalls = tuple(_holes(events))
     windows = tuple(_windows(events, said, first_chunk_at, length))
+    retracted = _moment(events, names.EVENT_RETRACTION)
+    outcome = _moment(events, names.EVENT_CANCEL_OUTCOME)
     thinking_until = 0.0
     if first_chunk and first_chunk.attributes.get(names.BLOCK_KIND) == "thinking":
         thinking_until = length if first_token_at is None else first_token_at
@@ -160,44 +205,55 @@ def timeline(record: SpanRecord, now: float | None = None) -> Timeline:
     if names.OUTCOME in said and last_chunk is not None and length - last_chunk >= _TAIL_SILENCE:
         tail = (Hole(last_chunk, length),)
     finish = _moment(events, names.EVENT_FINISH)
-    asked = _moment(events, names.EVENT_CANCEL_REQUESTED)
+    asked = request = _moment(events, names.EVENT_CANCEL_REQUESTED)
     if asked and asked.attributes.get(names.CANCEL_TRIGGER) not in _ASKED_BEFORE:
         asked = None
     return Timeline(
         record=record,
-        model=_text(said, names.RESPONSE_MODEL) or _text(said, names.REQUEST_MODEL),
-        outcome=_text(said, names.OUTCOME) or "open",
-        phase=_text(said, names.PHASE),
-        fault=_text(said, names.FAULT) or "none",
-        error_type=_text(said, names.ERROR_TYPE) or _failure_type(events),
+        model=text(said, names.RESPONSE_MODEL) or text(said, names.REQUEST_MODEL),
+        outcome=text(said, names.OUTCOME) or "open",
+        phase=text(said, names.PHASE),
+        fault=text(said, names.FAULT) or "none",
+        error_type=text(said, names.ERROR_TYPE) or _failure_type(events),
         finish_reason=_finish_reason(finish, said),
         partial=said.get(names.PARTIAL) is True,
         failed_after_200=said.get(names.SUCCEEDED_THEN_FAILED) is True,
         length=length,
         first_chunk=first_chunk_at,
         first_token=first_token_at,
-        attempts=max(1, int(_number(said, names.ATTEMPTS))),
-        last_attempt=_number(said, names.LAST_ATTEMPT_DELAY),
-        chunks=int(_number(said, names.CHUNKS)),
-        visible_chars=int(_number(said, names.VISIBLE_CHARS)),
-        stalls=max(int(_number(said, names.STALLS)), len(stalls)),
-        stalled_time=_number(said, names.STALLED_TIME) or sum(hole.length for hole in stalls),
+        attempts=max(1, int(number(said, names.ATTEMPTS))),
+        last_attempt=number(said, names.LAST_ATTEMPT_DELAY),
+        chunks=int(number(said, names.CHUNKS)),
+        visible_chars=int(number(said, names.VISIBLE_CHARS)),
+        stalls=max(int(number(said, names.STALLS)), len(stalls)),
+        stalled_time=number(said, names.STALLED_TIME) or sum(hole.length for hole in stalls),
         flows=flows,
         holes=stalls + tail,
         loops=tuple(_loops(events, windows, first_chunk_at)),
         tools=tuple(
             Tool(
                 event.elapsed,
-                _text(event.attributes, names.TOOL_NAME),
-                _text(event.attributes, names.TOOL_CALL_INPUT),
+                text(event.attributes, names.TOOL_NAME),
+                text(event.attributes, names.TOOL_CALL_INPUT),
             )
             for event in events
             if event.name == names.EVENT_TOOL_READY
         ),
         stop_asked=asked.elapsed if asked else None,
-        trigger=_text(said, names.CANCEL_TRIGGER),
-        propagation=_text(said, names.CANCEL_PROPAGATION),
-        close_delay=_maybe(said, names.CANCEL_CLOSE_DELAY),
+        trigger=text(said, names.CANCEL_TRIGGER),
+        propagation=text(said, names.CANCEL_PROPAGATION),
+        close_delay=maybe(said, names.CANCEL_CLOSE_DELAY),
+        shown_at_stop=int(number(request.attributes, names.CANCEL_VISIBLE_CHARS)) if request else 0,
+        delivered_after=int(number(outcome.attributes, names.CANCEL_DELIVERED_CHARS)) if outcome else 0,
+        effects=Effects(
+            int(number(said, names.SIDE_EFFECTS_COMMITTED)),
+            int(number(said, names.SIDE_EFFECTS_RUNNING)),
+            int(number(said, names.SIDE_EFFECTS_DISCARDED)),
+        ),
+        retraction=_retraction(retracted) if retracted else None,
+        stopped_at=(outcome.elapsed if outcome else length) - number(said, names.CANCEL_CLOSE_DELAY)
+        if names.CANCEL_TRIGGER in said
+        else None,
     )
 
 
@@ -228,14 +284,11 @@ def _windows(events: Iterable[Moment], said: Attributes, first_chunk: float | No
     for event in events:
         if event.name == names.EVENT_CADENCE:
             found = True
-            start = _number(event.attributes, names.CADENCE_START)
-            count = int(_number(event.attributes, names.CADENCE_CHUNKS))
-            chars = int(_number(event.attributes, names.CADENCE_CHARS))
-            longest = _maybe(event.attributes, names.CADENCE_GAP_MAX)
-            # A window that was summed up late is no longer than its gaps; a consumer may have held some of it.
-            most = math.inf if longest is None else count * longest + _number(said, names.HOLD_TIME)
-            yield _Window(start, max(start, min(event.elapsed, start + most)), count, chars)
-    chunks = int(_number(said, names.CHUNKS))
+            start = number(event.attributes, names.CADENCE_START)
+            count = int(number(event.attributes, names.CADENCE_CHUNKS))
+            chars = int(number(event.attributes, names.CADENCE_CHARS))
+            yield _Window(start, max(start, event.elapsed), count, chars)
+    chunks = int(number(said, names.CHUNKS))
     if not found and first_chunk is not None and chunks:
         yield _Window(first_chunk, max(first_chunk, length), chunks, 0)
 
@@ -268,9 +321,9 @@ def _holes(events: Iterable[Moment]) -> Iterable[Hole]:
     for event in events:
         if event.name == names.EVENT_STALL:
             yield Hole(
-                max(0.0, event.elapsed - _number(event.attributes, names.STALL_DURATION)),
+                max(0.0, event.elapsed - number(event.attributes, names.STALL_DURATION)),
                 event.elapsed,
-                _text(event.attributes, names.STALL_SOURCE) or "unknown",
+                text(event.attributes, names.STALL_SOURCE) or "unknown",
                 event.attributes.get(names.STALL_PING_SEEN) is True,
             )
 
@@ -279,13 +332,13 @@ def _loops(events: Iterable[Moment], windows: tuple[_Window, ...], first: float 
     for event in events:
         if event.name == names.EVENT_REPETITION:
             yield Loop(
-                start=_time_of_char(windows, _number(event.attributes, names.REPETITION_START), event.elapsed)
+                start=_time_of_char(windows, number(event.attributes, names.REPETITION_START), event.elapsed)
                 if windows
                 else first or 0.0,
                 found=event.elapsed,
-                period=int(_number(event.attributes, names.REPETITION_PERIOD)),
-                copies=_number(event.attributes, names.REPETITION_COPIES),
-                wasted=int(_number(event.attributes, names.REPETITION_WASTED)),
+                period=int(number(event.attributes, names.REPETITION_PERIOD)),
+                copies=number(event.attributes, names.REPETITION_COPIES),
+                wasted=int(number(event.attributes, names.REPETITION_WASTED)),
                 suspected=event.attributes.get(names.REPETITION_SUSPECTED) is True,
             )
 
@@ -299,31 +352,40 @@ def _time_of_char(windows: tuple[_Window, ...], char: float, latest: float) -> f
     return latest
 
 
+def _retraction(event: Moment) -> Retraction:
+    return Retraction(
+        event.elapsed,
+        text(event.attributes, names.RETRACTION_REASON),
+        int(number(event.attributes, names.RETRACTION_VISIBLE_CHARS)),
+        number(event.attributes, names.RETRACTION_EXPOSURE),
+    )
+
+
 def _finish_reason(finish: Moment | None, said: Attributes) -> str:
     if finish:
-        return _text(finish.attributes, names.FINISH_RAW_REASON) or _text(finish.attributes, names.FINISH_REASON)
+        return text(finish.attributes, names.FINISH_RAW_REASON) or text(finish.attributes, names.FINISH_REASON)
     reasons = said.get(names.FINISH_REASONS)
     return str(reasons[0]) if isinstance(reasons, tuple) and reasons and reasons[0] != "error" else ""
 
 
 def _failure_type(events: Iterable[Moment]) -> str:
     failure = _moment(events, names.EVENT_FAILURE)
-    return _text(failure.attributes, names.ERROR_TYPE) if failure else ""
+    return text(failure.attributes, names.ERROR_TYPE) if failure else ""
 
 
 def _moment(events: Iterable[Moment], name: str) -> Moment | None:
     return next((event for event in events if event.name == name), None)
 
 
-def _maybe(attributes: Attributes, name: str) -> float | None:
+def maybe(attributes: Attributes, name: str) -> float | None:
     value = attributes.get(name)
     return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
-def _number(attributes: Attributes, name: str) -> float:
-    return _maybe(attributes, name) or 0.0
+def number(attributes: Attributes, name: str) -> float:
+    return maybe(attributes, name) or 0.0
 
 
-def _text(attributes: Attributes, name: str) -> str:
+def text(attributes: Attributes, name: str) -> str:
     value = attributes.get(name)
     return value if isinstance(value, str) else ""

@@ -10,6 +10,7 @@ import pytest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import Link, StatusCode
 
 from otelstream import _semconv as names
 from otelstream.view._record import SpanRecord
@@ -34,10 +35,15 @@ def make_span() -> Iterator[MakeSpan]:
         length: float = 4.0,
         start: float = START,
         name: str = "chat m",
+        early: float = 0.0,
+        links: tuple[ReadableSpan, ...] = (),
+        status: StatusCode = StatusCode.UNSET,
     ) -> ReadableSpan:
-        span = tracer.start_span(name, start_time=int(start * 1e9), attributes=attributes)
+        linked = [Link(other.get_span_context()) for other in links]
+        span = tracer.start_span(name, start_time=int((start - early) * 1e9), attributes=attributes, links=linked)
+        span.set_status(status)
         for event, elapsed, said in events or []:
-            stamped = {names.ELAPSED: elapsed, **said}
+            stamped = said if names.TOOL_CALL_ID in attributes else {names.ELAPSED: elapsed, **said}
             span.add_event(event, stamped, timestamp=int((start + elapsed) * 1e9))
         span.end(int((start + length) * 1e9))
         (finished,) = exporter.get_finished_spans()
@@ -78,6 +84,7 @@ def stream_span(
     trigger: str = "",
     propagation: str = "",
     asked: float | None = None,
+    retraction: tuple[float, str, int, float] | None = None,
     attempts: int = 1,
     last_attempt: float = 0.0,
     last_chunk: float | None = None,
@@ -141,6 +148,14 @@ def stream_span(
         )
     if asked is not None:
         events.append((names.EVENT_CANCEL_REQUESTED, asked, {names.CANCEL_TRIGGER: trigger}))
+    if retraction:
+        at, why, shown, exposure = retraction
+        withdrawn = {
+            names.RETRACTION_REASON: why,
+            names.RETRACTION_VISIBLE_CHARS: shown,
+            names.RETRACTION_EXPOSURE: exposure,
+        }
+        events.append((names.EVENT_RETRACTION, at, withdrawn))
     if trigger:
         attributes[names.CANCEL_TRIGGER] = trigger
     if propagation:

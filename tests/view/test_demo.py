@@ -17,6 +17,10 @@ import pytest
 
 pytest.importorskip("anthropic")
 
+from otelstream import _semconv as names
+from otelstream.view._record import SpanRecord
+from otelstream.view._timeline import timeline
+
 LIMIT = 120.0
 
 
@@ -111,8 +115,8 @@ def test_the_page_has_all_stories(piped: list[str], folder: Path) -> None:
     """The page carries the same rows and headline, in the same order."""
     page = (folder / "otelstream.html").read_text(encoding="utf-8")
 
-    names = [name.replace("'", "&#x27;") for name, *_ in _rows(piped)]
-    places = [page.index(f"<b>{name}</b>") for name in names]
+    stories = [name.replace("'", "&#x27;") for name, *_ in _rows(piped)]
+    places = [page.index(f"<b>{name}</b>") for name in stories]
     assert places == sorted(places)
     assert "<b>15</b> said 200, <b>5</b> of those failed after it." in page
 
@@ -132,7 +136,7 @@ def test_an_altered_script_changes_the_picture(tmp_path: Path) -> None:
     altered = replace(story, plays=(replace(played, faults=(fault.cut_after(chunks=50),)),))
     demo = Demo([story, replace(altered, name="altered")])
     demo.run_all()
-    lines = [demo.line(0), demo.line(1)]
+    lines = [demo.row(0).line, demo.row(1).line]
     json.dump({
         "sentences": [sentence(line) for line in lines],
         "drawn": [draw(line, lines[0].length, 40, Style()).strip() for line in lines],
@@ -150,6 +154,71 @@ def test_an_altered_script_changes_the_picture(tmp_path: Path) -> None:
         "1 said 200, and none of those failed after it.",
         "2 said 200, 1 of those failed after it.",
     ]
+
+
+@pytest.fixture(scope="module")
+def told(folder: Path) -> dict[str, dict[str, Any]]:
+    """What `--all --json` tells of every story, by its name."""
+    done = _run("-m", "otelstream", "demo", "--all", "--json", "--speed", "3", folder=folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return {row["story"]: row for row in json.loads(done.stdout)}
+
+
+def test_the_pairs_tell_what_made_the_difference(told: dict[str, dict[str, Any]]) -> None:
+    """The same answer twice: what the exporter received agrees with the mailbox, which is somebody else."""
+    sent, held, later = (told[name] for name in ("mail, then Stop", "the same, held", "Stop, next stream"))
+
+    assert "send_email had been committed" in sent["sentence"]
+    assert "send_email was withheld" in held["sentence"]
+    assert "send_email had been committed" in later["sentence"]
+    assert [row["mails"] for row in (sent, held, later)] == [1, 0, 1]
+    assert [row["span"]["attributes"][names.SIDE_EFFECTS_COMMITTED] for row in (sent, held, later)] == [1, 0, 1]
+    assert told["guardrail at 900"]["sentence"].startswith("Withdrawn after 90")
+    assert "(guardrail)" in told["guardrail at 900"]["sentence"]
+    assert told["clean answer"]["pair"] is None
+
+
+def test_a_browser_that_leaves(told: dict[str, dict[str, Any]]) -> None:
+    """The endpoint that heeds it closes upstream; the other one reads on to the end, for nobody."""
+    pytest.importorskip("uvicorn")
+
+    heeds, burns = (told[name]["span"]["attributes"] for name in ("endpoint heeds it", "endpoint burns on"))
+
+    assert heeds[names.CANCEL_TRIGGER] == burns[names.CANCEL_TRIGGER] == "client_disconnect"
+    assert (heeds[names.CANCEL_PROPAGATION], heeds[names.OUTCOME]) == ("closed", "cancelled")
+    assert (burns[names.CANCEL_PROPAGATION], burns[names.OUTCOME]) == ("drained", "completed")
+    assert told["endpoint burns on"]["sentence"].startswith("The client went away after ")
+
+
+def test_silence_before_a_late_end_is_a_hole(told: dict[str, dict[str, Any]]) -> None:
+    """What the core wrote of a stream that hung until its time-out: the last chunk, then a hole to the end."""
+    line = timeline(SpanRecord.from_json(json.dumps(told["hangs mid-answer"]["span"])))
+
+    (hole,) = line.holes
+    assert hole.end == pytest.approx(line.length)
+    assert hole.length == pytest.approx(1.0, abs=0.4)
+    assert line.flows[-1].end == pytest.approx(hole.start)
+
+
+def test_without_uvicorn_one_line_says_which_pair_is_missing(tmp_path: Path) -> None:
+    """A pair that cannot be played is left out, and named with what it needs; the others are there."""
+    program = """
+    import importlib.util
+    from otelstream.cli import _demo
+    found = importlib.util.find_spec
+    importlib.util.find_spec = lambda name, *more: None if name == "uvicorn" else found(name, *more)
+    demo = _demo.Demo([], pairs=True)
+    print(*_demo._notes(demo), *[pair.title for pair in demo.pairs], sep="\\n")
+    """
+    done = _run("-c", textwrap.dedent(program), folder=tmp_path)
+
+    lines = done.stdout.splitlines()
+    assert done.stderr == ""
+    assert [line for line in lines if "uvicorn" in line] == [
+        "The pair with a browser that leaves is not played: it needs pip install uvicorn"
+    ]
+    assert lines[-2:] == ["The e-mail and the Stop", "What was out already"]
 
 
 @pytest.mark.parametrize(

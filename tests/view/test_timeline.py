@@ -11,7 +11,7 @@ from otelstream import _semconv as names
 from otelstream.view._record import SpanRecord
 from otelstream.view._timeline import Timeline, timeline
 
-from .conftest import MakeSpan, stream_span
+from .conftest import START, MakeSpan, stream_span
 
 MakeLine = Callable[..., Timeline]
 
@@ -125,16 +125,30 @@ def test_grade(make_line: MakeLine, said: dict[str, object], grade: str) -> None
     assert make_line(**said).grade == grade
 
 
-def test_a_window_is_no_longer_than_its_gaps(make_span: MakeSpan) -> None:
-    """Silence before the end is a hole even where the last window was summed up only at the end."""
-    attributes, events, length = stream_span(
-        outcome="failed", phase="mid_stream", fault="timeout", chunks=20, length=6.0
-    )
-    for name, _, said in events:
-        if name == names.EVENT_CADENCE:
-            said[names.CADENCE_GAP_MAX] = 0.05
+def test_a_span_that_began_before_its_request(make_span: MakeSpan) -> None:
+    """Events tell the instant of the request, which the span of another may begin before: all counts from it."""
+    attributes, events, length = stream_span(length=4.0)
+    span = make_span(attributes, events, length, early=0.3)
 
-    line = timeline(SpanRecord.from_span(make_span(attributes, events, length)))
+    record = SpanRecord.from_span(span)
 
-    assert line.flows[-1].end == pytest.approx(1.5)
-    assert line.holes[-1].length == pytest.approx(4.5)
+    assert record.started == pytest.approx(START)
+    assert timeline(record).length == pytest.approx(4.0)
+
+
+def test_a_stop_is_where_it_was_asked(make_line: MakeLine) -> None:
+    """The ask lies its delay before the close: before the request of a stream that began in a stopped turn."""
+    said = {"outcome": "cancelled", "phase": "mid_stream", "trigger": "user_stop", "propagation": "closed"}
+
+    late = make_line(**said, length=2.0, asked=1.5, **{names.CANCEL_CLOSE_DELAY: 0.5})
+    between = make_line(**said, length=0.2, **{names.CANCEL_CLOSE_DELAY: 0.7})
+
+    assert late.stopped_at == pytest.approx(1.5)
+    assert between.stopped_at == pytest.approx(-0.5)
+    assert make_line().stopped_at is None
+
+
+def test_a_withdrawn_answer_is_flawed(make_line: MakeLine) -> None:
+    """Withdrawn though complete, and read to the end though stopped: both want to be looked at."""
+    assert make_line(retraction=(3.0, "guardrail", 300, 2.5)).grade == "flawed"
+    assert make_line(trigger="client_disconnect", propagation="drained").grade == "flawed"
