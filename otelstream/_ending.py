@@ -63,7 +63,7 @@ def by_departure(error: BaseException | None, *, opened_under: int = 0) -> Endin
         return cancelled("shutdown")
     if is_task_cancel(error):
         return cancelled("timeout", "timeout") if _says_deadline(error) else cancelled("task_cancel")
-    if isinstance(error, TimeoutError):
+    if is_timeout(error):
         return cancelled("timeout", "timeout")
     return CALLER_ERROR
 
@@ -85,6 +85,11 @@ def identity(error: BaseException | None) -> int:
 def is_task_cancel(error: BaseException) -> bool:
     """Whether an async framework is cancelling the task: asyncio, anyio and trio each by their own class."""
     return not isinstance(error, Exception) and type(error).__name__ in ("CancelledError", "Cancelled")
+
+
+def is_timeout(error: BaseException) -> bool:
+    """Whether somebody's patience ended: asyncio and concurrent.futures have classes of their own before 3.11."""
+    return isinstance(error, TimeoutError) or any(kind.__name__ == "TimeoutError" for kind in type(error).__mro__)
 
 
 def _says_deadline(error: BaseException) -> bool:

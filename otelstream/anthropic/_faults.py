@@ -8,7 +8,7 @@ import weakref
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
-from otelstream._ending import Ending, by_departure, failed, identity, is_task_cancel
+from otelstream._ending import Ending, by_departure, failed, identity, is_task_cancel, is_timeout
 from otelstream._runtime import collecting
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def while_reading(stream: StreamObservation, error: BaseException) -> Ending:
     known = _known(error)
     if known is not None:
         return known
-    if isinstance(error, TimeoutError):  # an alarm handler of the application's, raised inside our wait
+    if is_timeout(error):  # an alarm handler of the application's, raised inside our wait
         return by_departure(error)
     return malformed(stream) if _raised_by_sdk(error.__traceback__) else by_departure(error)
 
