@@ -263,6 +263,8 @@ def bench() -> Iterator[Bench]:
     said = logging.getLogger("otelstream")
     said.addHandler(telemetry)
     said.setLevel(logging.DEBUG)
+    # The tool runner logs what its tools raise, and ours get input that is no JSON.
+    logging.getLogger("anthropic").setLevel(logging.CRITICAL)
     with ProviderSimulator() as sim:
         made = Bench(telemetry, sim)
         otelstream.on_stream_end(made.ended.append)

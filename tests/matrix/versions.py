@@ -25,11 +25,17 @@ ALL = {
 
 
 def python(version: str) -> str:
-    """The interpreter of that version, or the running one where there is none."""
-    found = shutil.which(f"python{version}") if version else sys.executable
-    if found is None:
-        print(f"no python{version} here: taking {sys.version.split()[0]}", file=sys.stderr)
-    return found or sys.executable
+    """The interpreter of that version, on the path or among pyenv's, or the running one where there is none."""
+    if not version:
+        return sys.executable
+    name = f"python{version}"
+    installed = sorted(Path("~/.pyenv/versions").expanduser().glob(f"{version}.*/bin/{name}"))
+    for found in filter(None, [shutil.which(name), *map(str, installed)]):
+        # A shim may be there without what it stands for.
+        if subprocess.run([found, "--version"], capture_output=True, check=False).returncode == 0:
+            return found
+    print(f"no {name} here: taking {sys.version.split()[0]}", file=sys.stderr)
+    return sys.executable
 
 
 def environment(sdk: str, interpreter: str) -> Path:
