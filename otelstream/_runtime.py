@@ -189,6 +189,8 @@ class Runtime:
 
     def forked(self) -> None:
         """Start anew in a forked child: the parent keeps its streams and its counts."""
+        for stream in self._open.values():
+            stream.disown()
         self._open = {}
         self._deferred.clear()
         self.metrics.forget()
@@ -236,6 +238,9 @@ def _decide_drop(stream: StreamObservation, then: Callable[[], object] | None) -
 
 
 def _after_fork() -> None:
+    global _collecting
+    _collecting = False
+    _dropped.clear()
     registry.forget()
     _turn.forget()
     for runtime in _runtimes:

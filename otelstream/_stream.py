@@ -387,6 +387,11 @@ class StreamObservation:
         if self.waiters:
             self.wake()
 
+    def disown(self) -> None:
+        """Leave the end to the parent process: this is the copy that a fork made."""
+        self._once.clear()
+        self.native_end = None
+
     def _flush(self, now: float) -> None:
         flush, self.flush_pending = self.flush_pending, None
         if flush is not None:

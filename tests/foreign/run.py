@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run the Anthropic SDK's own tests, from its source distribution, without and with otelstream, and compare each test.
+
+python tests/foreign/run.py [--version 0.79.0 --version 2.12.0] [--dir .venv-foreign] [--keep-going]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import time
+import venv
+import xml.etree.ElementTree as ET
+from collections import Counter
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+PROJECT = HERE.parent.parent
+VERSIONS = ("0.79.0", "2.12.0")
+# Its tests of streams, of the client and of what both are made of. Those of single API resources need a mock server.
+WANTED = (
+    "tests/test_streaming.py", "tests/test_client.py", "tests/test_response.py", "tests/test_legacy_response.py",
+    "tests/test_middleware.py", "tests/test_exceptions.py", "tests/test_open_telemetry.py", "tests/test_tracing.py",
+    "tests/decoders", "tests/lib/streaming", "tests/lib/tools", "tests/lib/_parse", "tests/lib/sessions",
+    "tests/lib/test_refusal_fallback.py", "tests/lib/test_refusal_fallback_streaming.py",
+    "tests/lib/test_stainless_helpers.py",
+)  # fmt: skip
+NEEDS = (
+    "respx", "pytest", "pytest-asyncio", "pytest-xdist", "time-machine", "dirty-equals", "inline-snapshot", "rich",
+    "http-snapshot[httpx]", "importlib-metadata", "nest-asyncio", "opentelemetry-sdk", "hypothesis", "packaging",
+)  # fmt: skip
+
+
+def environment(root: Path, version: str) -> Path:
+    """Make a virtual environment with that SDK, what its tests need, and otelstream; return its Python."""
+    home = root / version / "venv"
+    python = home / ("Scripts" if os.name == "nt" else "bin") / "python"
+    ready = home / "ready"
+    if not ready.exists():
+        venv.create(home, with_pip=True, clear=True)
+        wanted = [f"anthropic[aiohttp]=={version}", "-e", str(PROJECT), *NEEDS]
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *wanted], check=True)
+        ready.touch()
+    return python
+
+
+def sources(root: Path, version: str) -> Path:
+    """Download and unpack the source distribution; return where its tests are."""
+    home = root / version
+    unpacked = home / f"anthropic-{version}"
+    if not unpacked.exists():
+        subprocess.run(
+            [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", "anthropic",
+             "--dest", home, f"anthropic=={version}"],
+            check=True,
+        )  # fmt: skip
+        with tarfile.open(home / f"anthropic-{version}.tar.gz") as archive:
+            archive.extractall(home, filter="data")
+        # Its tests are to test what is installed.
+        shutil.rmtree(unpacked / "src")
+    return unpacked
+
+
+def results(python: Path, tests: Path, report: Path, *, on: bool) -> dict[str, str]:
+    """Run the tests; return the outcome of each by its name."""
+    command = [
+        *(
+            python,
+            "-m",
+            "pytest",
+            "-q",
+            "-n",
+            "0",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:otelstream",
+            "-p",
+            "no:randomly",
+        ),
+        *(("-p", "switch_on") if on else ()),
+        *("--junitxml", report, "-o", "junit_family=xunit1"),
+        *(name for name in WANTED if (tests / name).exists()),
+    ]
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("ANTHROPIC", "OTEL", "PYTEST"))}
+    clean["PYTHONPATH"] = str(HERE)
+    done = subprocess.run(command, cwd=tests, env=clean, capture_output=True, text=True, check=False)
+    if not report.exists():
+        raise SystemExit(f"pytest did not run:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
+    outcomes: dict[str, str] = {}
+    for case in ET.parse(report).getroot().iter("testcase"):
+        name = f"{case.get('file')}::{case.get('classname', '').rpartition('.')[2]}::{case.get('name')}"
+        outcome = "passed"
+        for child in case:
+            if child.tag in ("failure", "error", "skipped"):
+                outcome = child.tag
+        outcomes[name] = outcome
+    return outcomes
+
+
+def compare(root: Path, version: str) -> bool:
+    """Run both, print a summary; return whether every test went the same."""
+    python, tests = environment(root, version), sources(root, version)
+    started = time.perf_counter()
+    reports = [(root / version / f"{name}.xml") for name in ("without", "with")]
+    for report in reports:
+        report.unlink(missing_ok=True)
+    bare, observed = (results(python, tests, report, on=on) for report, on in zip(reports, (False, True), strict=True))
+    counts = ", ".join(f"{count} {name}" for name, count in sorted(Counter(bare.values()).items()))
+    different = sorted(name for name in bare.keys() | observed.keys() if bare.get(name) != observed.get(name))
+    print(
+        f"anthropic {version}: {len(bare)} tests ({counts}), {len(different)} differ with otelstream on "
+        f"({time.perf_counter() - started:.0f} s)"
+    )
+    for name in different:
+        print(f"  {name}: {bare.get(name, 'absent')} became {observed.get(name, 'absent')}")
+    return not different and bool(bare)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--version", action="append", help=f"SDK versions; by default {' and '.join(VERSIONS)}")
+    parser.add_argument("--dir", type=Path, default=PROJECT / ".venv-foreign", help="where environments are kept")
+    options = parser.parse_args()
+    root: Path = options.dir.resolve()
+    same = []
+    for version in options.version or VERSIONS:
+        (root / version).mkdir(parents=True, exist_ok=True)
+        same.append(compare(root, version))
+    return 0 if all(same) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
