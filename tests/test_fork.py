@@ -137,7 +137,7 @@ def app(environ, start_response):
     start_response("200 OK", [("content-type", "text/plain")])
     return [f"{os.getpid()} {len(text)}".encode()]
 """
-REQUESTS, WORKERS, MAX_REQUESTS = 60, 4, 8
+REQUESTS, WORKERS, MAX_REQUESTS = 36, 4, 7
 
 
 def test_gunicorn(tmp_path: Path) -> None:
