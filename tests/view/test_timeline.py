@@ -132,7 +132,7 @@ def test_a_span_that_began_before_its_request(make_span: MakeSpan) -> None:
 
     record = SpanRecord.from_span(span)
 
-    assert record.started == pytest.approx(START)
+    assert record.started == pytest.approx(START, abs=0.001)
     assert timeline(record).length == pytest.approx(4.0)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,8 @@ from otelstream import _semconv as names
 from otelstream.view import _chart, _page, _terminal
 from otelstream.view._record import SpanRecord
 from otelstream.view._sentences import row_sentence
-from otelstream.view._session import Session
+from otelstream.view._session import PageFile, Session
+from otelstream.view._sink import ViewExporter
 from otelstream.view._terminal import ASCII, UNICODE, Style
 from otelstream.view._timeline import Row, timeline
 from otelstream.view._turns import Turn, assemble
@@ -157,6 +159,7 @@ def test_a_chat_that_has_one_id_for_all_its_turns(
     if joined:
         assert rows[0].turn is not None
         assert rows[0].turn.starts == pytest.approx((0.0, start))
+        assert rows[0].turn.calls[-1].started == pytest.approx(start + 1.2)
 
 
 def test_a_trace_around_a_whole_batch_is_no_picture(stream: Any) -> None:
@@ -196,6 +199,8 @@ def test_the_ledger(stream: Any, tool: Any) -> None:
     }
     assert turn.stop is not None
     assert turn.stop.at == pytest.approx(2.0)
+    (refused,) = turn.stop.withheld
+    assert (refused.started, refused.ended) == (None, pytest.approx(2.0))
 
 
 def test_a_tool_that_went_on_after_the_stop_was_running(stream: Any, tool: Any) -> None:
@@ -241,11 +246,11 @@ def test_counts_without_names(stream: Any) -> None:
 def rows(stream: Any, tool: Any) -> list[Row]:
     """A stopped turn with a call of every state, and one whose tools ran to their end."""
     states = ("committed", "failed", "withheld", "compensated")
+    evil = "<script>\x1b[2J" + "x" * 300
     first = stream(
-        _ready(0.7, "slow"), _dispatched(1.0, "slow"), _ready(0.7, "gone"), counts=(1, 1, 1), **_stopped(2.0, 2.1),
+        _ready(0.7, "slow"), _dispatched(1.0, "slow"), _ready(0.7, evil), counts=(1, 1, 1), **_stopped(2.0, 2.1),
     )  # fmt: skip
     tools = [tool(f"tool_{state}", first, 1.0, 0.5, **{names.TOOL_CALL_STATE: state}) for state in states]
-    evil = "<script>\x1b[2J" + "x" * 300
     other = stream(_ready(1, evil), _dispatched(1.2, evil), _finished(1.5, evil), start=20, turn="u")
     return _rows(first, *tools, other)
 
@@ -315,17 +320,31 @@ def test_pairs_are_side_by_side_where_there_is_room(rows: list[Row]) -> None:
     assert len(wide) < len(narrow)
 
 
-def test_a_session_keeps_tools_for_its_page(stream: Any, tool: Any) -> None:
+def test_the_exporter_hands_on_tools_and_nothing_else(stream: Any, tool: Any, make_span: MakeSpan) -> None:
+    """Streams, and spans that serve a call; the rest of a program's spans are none of ours."""
+    received: list[SpanRecord] = []
+    asking = stream()
+
+    ViewExporter(received.append).export([asking, tool("send", asking, 5.0, 1.0), make_span({"http.route": "/x"})])
+
+    assert [record.is_tool for record in received] == [False, True]
+
+
+def test_a_session_keeps_tools_for_its_page(stream: Any, tool: Any, tmp_path: Path) -> None:
     """A tool is no stream: it has no line and counts nowhere, but its lane is on the page once it was received."""
+    file = PageFile(tmp_path / "page.html")
     asking = stream(_ready(3.9, "send"), reason="tool_use")
     session = Session()
 
     line = session.add(SpanRecord.from_span(asking))
-    before = session.page()
+    file.update(session, last=True)
+    before = file.path.read_text(encoding="utf-8")
     added = session.add(SpanRecord.from_span(tool("send", asking, 5.0, 1.0, **{names.TOOL_CALL_STATE: "committed"})))
 
     assert line is not None
     assert added is None
     assert (session.headline.streams, session.received) == (1, 2)
     assert 'class="turn"' not in before
-    assert 'class="turn"' in session.page()
+    assert file.update(session, last=True)
+    assert 'class="turn"' in file.path.read_text(encoding="utf-8")
+    assert not file.update(session, last=True)
