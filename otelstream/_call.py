@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from otelstream import _semconv as s
 
 if TYPE_CHECKING:
+    from opentelemetry.trace import Span
+
     from otelstream._stream import StreamObservation
 
 MAX_NAME = 256  # characters of a name or id kept: both are the model's output
@@ -35,6 +37,7 @@ class ToolCall:
     dispatched_at: float | None = field(default=None, repr=False)  # on the stream's clock, as are the next two
     finished_at: float | None = field(default=None, repr=False)
     stream: StreamObservation | None = field(default=None, repr=False)
+    span: Span | None = field(default=None, repr=False)  # of the run, while it runs
     arguments: int | None = field(default=None, repr=False)  # a hash of them: content is never kept
     where: tuple[int, int] | None = field(default=None, repr=False)  # the thread and task that ran it
     released: bool = field(default=False, repr=False)

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from time import perf_counter as clock
 from typing import TYPE_CHECKING
 
 from opentelemetry.util.types import AttributeValue
@@ -17,6 +19,11 @@ from otelstream._trouble import trouble
 if TYPE_CHECKING:
     from otelstream._stream import StreamObservation
     from otelstream._turn import Turn
+
+
+NEVER_AFTER = 300.0  # seconds that a stop of a trace waits for a next stream
+MAX_PENDING = 256
+_pending: deque[Turn] = deque()
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +135,38 @@ def stop(turn: Turn, trigger: s.Trigger, at: float) -> None:
             if call.stream is not None:
                 call.stream.wake()  # a call that is held must not run any more
         if not reached:
+            _tell_tools(turn, trigger)
             turn.over.append(_between_streams)
-            turn.settle()
+            if turn.by_trace:  # nobody says when a trace is over
+                _pending.append(turn)
+            else:
+                turn.settle()
+        sweep()
     except Exception:
         trouble("recording a stop")
+
+
+def _tell_tools(turn: Turn, trigger: s.Trigger) -> None:
+    """Between streams it is the tools that the stop finds: it goes on their spans."""
+    for call in turn.tool_calls:
+        if call.span is not None and call.span.is_recording():
+            attributes: dict[str, AttributeValue] = {s.CANCEL_TRIGGER: trigger, s.CANCEL_AT: "between_streams"}
+            call.span.add_event(s.EVENT_CANCEL_REQUESTED, attributes)
+
+
+def sweep() -> None:
+    """Give up on a next stream for stops of traces that are too long ago, or too many."""
+    while _pending:
+        turn = _pending[0]
+        if turn.stopped is not None and clock() - turn.stopped.at < NEVER_AFTER and len(_pending) <= MAX_PENDING:
+            return
+        _pending.popleft()
+        turn.settle()
+
+
+def forget() -> None:
+    """Start anew, in a forked child."""
+    _pending.clear()
 
 
 def ask(stream: StreamObservation, trigger: s.Trigger, at: float) -> bool:
@@ -144,7 +179,8 @@ def ask(stream: StreamObservation, trigger: s.Trigger, at: float) -> bool:
 
 
 def inherit(stream: StreamObservation, turn: Turn) -> None:
-    """A stream begins in a turn that was stopped between two streams."""
+    """A stream begins, maybe in a turn that was stopped between two streams."""
+    sweep()
     if turn.stopped is not None:
         stream.asked = Ask(turn.stopped.trigger, turn.stopped.at, "between_streams", 0, 0, 0)
         turn.over.clear()

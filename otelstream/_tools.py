@@ -328,6 +328,8 @@ class Run:
             if call is not None:
                 self._token = serving.set(call)
             self._open_span()
+            if call is not None and self.span is not None:
+                call.span = self.span
         except Exception:
             trouble("starting a tool")
 
@@ -339,6 +341,8 @@ class Run:
             state: s.ToolState = "failed" if error is not None or failed else "committed"
             if self._token is not None:
                 _turn._reset(serving, self._token)
+            if call is not None:
+                call.span = None
             if call is None:
                 registry.ran(self._began, now, here(), _turn.current())
             else:

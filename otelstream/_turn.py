@@ -93,6 +93,11 @@ class Turn:
         """Whether somebody is inside it, or a stream of it is open."""
         return self.entered > 0 or bool(self.open_streams())
 
+    @property
+    def by_trace(self) -> bool:
+        """Whether only a trace holds it together, of which nobody says when it is over."""
+        return self.id is None and not self.implicit
+
     def enter(self) -> None:
         self.entered += 1
 
@@ -254,7 +259,10 @@ def begun(stream: StreamObservation) -> None:
 
 def forget() -> None:
     """Start anew, in a forked child."""
+    from otelstream import _cancel
+
     _known.clear()
+    _cancel.forget()
 
 
 @contextmanager
