@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Collection
 from importlib import metadata
@@ -51,32 +52,42 @@ class OtelStreamInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # typed i
         if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
             return
         try:
-            self._start(**kwargs)
+            self._start(zero_code=zero_code, **kwargs)
         except OtelstreamError as error:
             if not zero_code:
                 raise
             logger.error("otelstream stays off: %s", error)
+        except Exception as error:
+            if not zero_code:
+                raise
+            logger.error("otelstream stays off: %s: %s", type(error).__name__, error)
 
-    def _start(self, **kwargs: Any) -> None:
+    def _start(self, *, zero_code: bool = False, **kwargs: Any) -> None:
         providers = {name: kwargs.pop(name, None) for name in _PROVIDERS}
         settings = _config.load(kwargs)
         if self.runtime is not None and settings == self._settings and not any(providers.values()):
             return
         version = anthropic.installed_version()
         if version is None:
-            logger.info("no provider SDK is installed, so there is nothing to observe: pip install anthropic")
+            # Whoever wrote the line wants to know; whoever instruments whatever there is does not.
+            level = logging.DEBUG if zero_code else logging.WARNING
+            logger.log(level, "no provider SDK is installed, so there is nothing to observe: pip install anthropic")
             return
         anthropic.check_version(version)
         if self.runtime is not None:
             logger.info("new settings hold for streams begun from now on")
             self._stop()
-        self._settings = settings
         if settings.view != "off":
             from otelstream.view import attach
 
             providers["tracer_provider"] = attach(providers["tracer_provider"], settings.view)
-        self.runtime = _make_runtime(settings, providers, version)
-        self._patches = anthropic.patch(self.runtime)
+        runtime = _make_runtime(settings, providers, version)
+        try:
+            self._patches = anthropic.patch(runtime)
+        except BaseException:
+            _runtime.unregister()
+            raise
+        self.runtime, self._settings = runtime, settings
         self._is_instrumented_by_opentelemetry = True
 
     def uninstrument(self, **_: Any) -> None:

@@ -22,8 +22,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from shapes import ASYNC, SYNC, AppError, Reply, Tape, arun, clients, httpx, run
 
 import otelstream
-from otelstream import _trouble
 from otelstream import _semconv as s
+from otelstream import _trouble
 from otelstream.testing import Script
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -85,7 +85,7 @@ REPLIES: dict[str, list[Reply]] = {
     "cut in a frame": [Reply([b"".join(ANSWER)[:-300]])],
     "error event": [Reply([*ANSWER[:9], b"event: error\ndata: " + json.dumps(ERROR).encode() + b"\n\n"])],
     "bad frame": [Reply([*ANSWER[:9], BAD, *ANSWER[9:]])],
-    "hostile": [Reply([b'event: message_start\ndata: {"type":"message_start","message":["' + WORD.encode() + b'"]}\n\n'])],
+    "hostile": [Reply([b'event: message_start\ndata: {"type":"message_start","message":["Kanarienvogel"]}\n\n'])],
     "transport": [Reply(ANSWER[:9], lambda: httpx.ReadError(canary("transport")))],
     "bug": [Reply(ANSWER[:9], lambda: ValueError(canary("bug")))],
     "400": [Reply([json.dumps({**ERROR, "error": {**ERROR["error"], "type": "invalid_request_error"}}).encode()],  # type: ignore[dict-item]
@@ -163,8 +163,8 @@ def sink(request: pytest.FixtureRequest) -> Iterator[Sink]:
 
 @pytest.mark.parametrize("native", [True, False])
 def test_no_canary_leaves(sink: Sink, native: bool) -> None:
-    """Prompt, system prompt, tool input, tool result, answer, thinking and the texts of exceptions are in no span, event,
-    metric, log record, log line, view or representation of ours, in every way of reading, whole or broken."""
+    """Prompt, system prompt, tool input, tool result, answer, thinking and the texts of exceptions are in no span,
+    event, metric, log record, log line, view or representation of ours, in every way of reading, whole or broken."""
     transport, client, aclient = clients(native=native)
     callback = otelstream.on_stream_end(lambda view: sink.views.append(f"{view!r} {view.as_dict()!r}"))
     runs = 0
