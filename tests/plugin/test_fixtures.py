@@ -56,6 +56,19 @@ def test_a_client_made_at_import_is_redirected(
     assert exchange.request.headers["host"] == otelstream_provider.base_url.removeprefix("http://")
 
 
+def test_a_client_made_at_import_needs_no_key(monkeypatch: pytest.MonkeyPatch, otelstream_recorder: Recorder) -> None:
+    """CI has no key when an application makes its client: in the test that client streams all the same."""
+    for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    keyless = anthropic.Anthropic(base_url="http://127.0.0.1:9", max_retries=0)
+
+    with ProviderSimulator() as provider:
+        with redirected(provider.base_url):
+            assert ask(keyless)
+        with pytest.raises(Exception, match="authentication"):
+            ask(keyless)
+
+
 def test_a_client_made_in_the_test_needs_no_key(
     monkeypatch: pytest.MonkeyPatch, otelstream_provider: ProviderSimulator
 ) -> None:
