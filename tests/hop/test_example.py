@@ -158,6 +158,7 @@ def test_stop_in_a_browser(bench: Bench, chat: Any, tmp_path: Path) -> None:
     assert effects == {("committed",): 1, ("compensated",): 1}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium")
 def test_the_tab_is_closed(bench: Bench, chat: Any, tmp_path: Path) -> None:
     """A tab that is closed mid-answer is a `client_disconnect` that reaches the provider."""

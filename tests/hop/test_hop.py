@@ -44,7 +44,7 @@ def outcomes(bench: Bench) -> dict[Any, int]:
 
 
 @pytest.mark.parametrize("server", SERVERS)
-@pytest.mark.parametrize("base_http", ["", "inside", "outside"])
+@pytest.mark.parametrize("base_http", ["", "inside", pytest.param("outside", marks=pytest.mark.slow)])
 def test_leaving_closes_upstream_where_the_framework_cancels(
     bench: Bench, sim: ProviderSimulator, server: str, base_http: str
 ) -> None:
@@ -124,7 +124,7 @@ def test_leaving_before_the_response_has_begun(bench: Bench, sim: ProviderSimula
 
 
 @pytest.mark.parametrize("server", SERVERS)
-@pytest.mark.parametrize("base_http", ["", "inside"])
+@pytest.mark.parametrize("base_http", ["", pytest.param("inside", marks=pytest.mark.slow)])
 def test_reading_to_the_end_is_no_cancel(bench: Bench, sim: ProviderSimulator, server: str, base_http: str) -> None:
     """Clients that stay get the whole answer, and nothing of a cancel is recorded."""
     sim.play(Script().text(prose(240), chunk=12), times=None)
@@ -244,7 +244,7 @@ def test_no_message_is_taken_from_the_application(bench: Bench, seed: int) -> No
     assert seen == [*parts, {"type": "http.disconnect"}]
 
 
-@pytest.mark.parametrize("server", SERVERS)
+@pytest.mark.parametrize("server", ["uvicorn", pytest.param("hypercorn", marks=pytest.mark.slow)])
 def test_half_of_a_hundred_leave(bench: Bench, sim: ProviderSimulator, server: str) -> None:
     """Of 100 concurrent requests those 50 that left, and only those, are `client_disconnect`, as the provider saw."""
     sim.play(LONG, schedule=Schedule(gap=0.03), times=None)

@@ -35,6 +35,12 @@ class Bench:
         self.meter_provider = MeterProvider([self._reader], shutdown_on_exit=False)
         self.tracer = self.tracer_provider.get_tracer("application")
         self.ended: list[StreamObservation] = []
+        self._began = time.perf_counter()
+
+    def add(self, stream: StreamObservation) -> None:
+        """Take in a stream that ended; one that an earlier test left behind is none of ours."""
+        if stream.started >= self._began:
+            self.ended.append(stream)
 
     def spans(self, name: str = "") -> list[ReadableSpan]:
         """The spans that ended whose name starts so."""
@@ -77,11 +83,11 @@ def instrumented(**settings: Any) -> Iterator[Bench]:
     otelstream.uninstrument()
     _tools.registry.forget()
     otelstream.instrument(tracer_provider=bench.tracer_provider, meter_provider=bench.meter_provider, **settings)
-    _instrumentor.listen(bench.ended.append)
+    _instrumentor.listen(bench.add)
     try:
         yield bench
     finally:
-        _instrumentor.listen(bench.ended.append, stop=True)
+        _instrumentor.listen(bench.add, stop=True)
         otelstream.uninstrument()
 
 

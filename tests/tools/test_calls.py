@@ -453,14 +453,14 @@ def test_turns_leave_no_growth() -> None:
 def test_a_hundred_thousand_turns_leave_no_growth() -> None:
     """The same, 100 000 times: no object more, and no memory that the process did not have."""
     with instrumented(spans="off") as bench:
-        _instrumentor.listen(bench.ended.append, stop=True)
+        _instrumentor.listen(bench.add, stop=True)
         turns(_turn.MAX_IDLE + 2 * _tools.MAX_WAITING + 5000)
         gc.collect()
         objects, pages = len(gc.get_objects()), resident()
         turns(100_000)
         gc.collect()
         grown = len(gc.get_objects()) - objects, resident() - pages
-        _instrumentor.listen(bench.ended.append)
+        _instrumentor.listen(bench.add)
     print(f"\n{grown[0]} objects, {grown[1] / 1e6:.1f} MB")
     assert grown[0] < 500
     assert grown[1] < 5_000_000

@@ -127,7 +127,7 @@ def faults(sim: ProviderSimulator, moment: str, tool_stop: int) -> list[Fault]:
     }.get(moment, [])
 
 
-def cells() -> Iterator[tuple[str, str, str]]:
+def cells() -> Iterator[Any]:
     for colour in ("sync", "async"):
         for evidence in EVIDENCES:
             if evidence == "runner" and VERSION < (1, 17):
@@ -137,7 +137,9 @@ def cells() -> Iterator[tuple[str, str, str]]:
             for moment in MOMENTS:
                 if evidence == "eager" and moment in ("tool input cut off", "tool input invalid"):
                     continue  # not the last block any more: these faults have no place in that script
-                yield colour, evidence, moment
+                # These ways of seeing a run know no colour: the second one is for the long suite.
+                again = colour == "async" and evidence in ("tool_call", "span", "tool_result")
+                yield pytest.param(colour, evidence, moment, marks=[pytest.mark.slow] if again else [])
 
 
 @pytest.mark.parametrize(("colour", "evidence", "moment"), list(cells()))
