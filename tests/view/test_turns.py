@@ -184,7 +184,7 @@ def test_the_ledger(stream: Any, tool: Any) -> None:
         _dispatched(1.3, "read", "read"), _finished(1.4, "read"),
         _dispatched(1.3, "one"), _finished(1.5, "one"),
         _dispatched(1.3, "two"), _finished(1.6, "two"),
-        _dispatched(1.3, "slow"),
+        _dispatched(1.3, "slow"), _dispatched(1.3, "held"),
         counts=(2, 1, 1), **_stopped(2.0, 2.1),
     )  # fmt: skip
     held = tool("held", first, 1.3, 0.7, **{names.TOOL_CALL_STATE: "withheld", names.TOOL_CALL_EFFECT: "write"})
