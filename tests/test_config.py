@@ -174,7 +174,7 @@ def test_a_wrong_file_is_named(text: str, tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("text", ["", "::: no yaml [", "- a\n- list\n", "instrumentation/development: 5\n"])
 def test_somebody_elses_file_is_left_to_them(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file without our section, or none that can be read, gives the defaults: the SDK reports what is wrong with it."""
+    """A file without our section, or none that can be read, gives the defaults: the SDK reports what is wrong."""
     path = tmp_path / "otel.yaml"
     path.write_text(text)
     monkeypatch.setenv("OTEL_CONFIG_FILE", str(path))
@@ -188,7 +188,7 @@ def test_somebody_elses_file_is_left_to_them(text: str, tmp_path: Path, monkeypa
 
 @pytest.mark.parametrize("version", ["0.50.9", "3.0.0", "nonsense"])
 def test_an_unsupported_sdk(version: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    """Outside the supported range `instrument()` raises with the remedy; zero-code start-up logs it once and goes on."""
+    """Outside the supported range `instrument()` raises with the remedy; a zero-code start logs it once and goes on."""
     monkeypatch.setattr(adapter, "installed_version", lambda: version)
     with pytest.raises(otelstream.UnsupportedVersionError, match=rf"{version}.*0\.51.*install one of those"):
         otelstream.instrument()
@@ -310,7 +310,8 @@ def test_import_is_light() -> None:
 
     code = (
         "import sys, otelstream\n"
-        "heavy = 'anthropic openai httpx httpx2 pydantic yaml grafanalib opentelemetry.sdk opentelemetry.exporter h11'\n"
+        "heavy = "
+        "'anthropic openai httpx httpx2 pydantic yaml grafanalib h11 opentelemetry.sdk opentelemetry.exporter'\n"
         "print([name for name in heavy.split() if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
