@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 from opentelemetry.sdk.metrics import Counter as SumOf
@@ -31,6 +32,7 @@ class Telemetry(logging.Handler):
         self._reader = InMemoryMetricReader(preferred_temporality=_DELTA)
         self.meter_provider = MeterProvider([self._reader], resource=resource, shutdown_on_exit=False)
         self.said: list[str] = []
+        self._kept: list[tuple[str, Labels, Any]] = []
 
     def emit(self, record: logging.LogRecord) -> None:
         self.said.append(record.getMessage())
@@ -42,6 +44,17 @@ class Telemetry(logging.Handler):
     def points(self) -> dict[str, Counter[Labels]]:
         """By metric: how much was counted, or how many values were recorded, under which labels. Zeros left out."""
         found: dict[str, Counter[Labels]] = {}
+        for name, labels, amount in self._collect():
+            if amount:
+                found.setdefault(name, Counter())[labels] += amount
+        return found
+
+    def values(self, metric: str) -> dict[Labels, float]:
+        """What was exported of one metric, zeros included."""
+        self._kept = [*self._kept, *self._collect()]
+        return {labels: amount for name, labels, amount in self._kept if name == metric}
+
+    def _collect(self) -> Iterator[tuple[str, Labels, Any]]:
         data = self._reader.get_metrics_data()
         for resource in data.resource_metrics if data else ():
             for scope in resource.scope_metrics:
@@ -49,10 +62,7 @@ class Telemetry(logging.Handler):
                     for point in metric.data.data_points:
                         amount = getattr(point, "count", None)
                         amount = getattr(point, "value", 0) if amount is None else amount
-                        if amount:
-                            labels = frozenset((point.attributes or {}).items())
-                            found.setdefault(metric.name, Counter())[labels] += amount
-        return found
+                        yield metric.name, frozenset((point.attributes or {}).items()), amount
 
     def clear(self) -> None:
         """Forget what came so far."""
