@@ -594,7 +594,8 @@ def _observed(function: Any, spec: Declared, *, like: Any) -> Any:
 
 def _find(spec: Declared, signature: inspect.Signature | None, args: Any, kwargs: Any) -> Run:
     try:
-        found = registry.claim(spec.name, _arguments(signature, args, kwargs))
+        waiting = not registry.idle or serving.get() is not None
+        found = registry.claim(spec.name, _arguments(signature, args, kwargs)) if waiting else None
         if found is not None:
             return Run(spec.name, found[0], "decorator", guessed=found[1])
         if spec.hold is not None:
