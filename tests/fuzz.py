@@ -432,7 +432,7 @@ def main() -> int:
         for count, asked, seen, failed in pool.map(part, *zip(*shares, strict=True)):
             done, requests, outcomes = done + count, requests + asked, outcomes + seen
             failures += failed
-            if sys.stderr.isatty() or done % 50_000 == 0 or done == options.cases:
+            if sys.stderr.isatty() or done % 20_000 == 0 or done == options.cases:
                 print(f"{done} cases, {len(failures)} failures, {time.perf_counter() - started:.0f} s", file=sys.stderr)
     print(f"{done} cases, {requests} requests, {len(failures)} failures")
     print(*(f"{count:9} {name}" for name, count in outcomes.most_common()), sep="\n")

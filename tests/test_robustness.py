@@ -1,0 +1,542 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whatever comes, in whatever order: nothing of ours reaches the application, and each stream ends in one record."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from opentelemetry import metrics, trace
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricExporter, PeriodicExportingMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+from shapes import ASK, Reply, Tape, clients, run, stream_events
+
+import otelstream
+from otelstream import _ending, _trouble
+from otelstream import _semconv as s
+from otelstream._config import Settings
+from otelstream._runtime import Runtime
+from otelstream._stream import ToolCall, clock
+from otelstream._view import StreamView
+from otelstream.anthropic import _protocol
+from otelstream.testing import ProviderSimulator, Script
+
+TEXT = [event.frame for event in Script().text("Calm seas, then wind.").finished().events]
+
+
+@pytest.fixture(autouse=True)
+def off() -> Iterator[None]:
+    _trouble._seen.clear()
+    yield
+    otelstream.uninstrument()
+    _trouble._seen.clear()
+
+
+# --- streams broken at random -----------------------------------------------------------------------------
+
+
+def test_streams_broken_at_random() -> None:
+    """20 000 streams, mutated, cut, re-chunked and left at random, go for the application as without us, log nothing,
+    and each ends in exactly one record, one span and one count."""
+    command = [sys.executable, str(Path(__file__).parent / "fuzz.py"), "--cases", "20000", "--jobs", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=1200)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    assert "20000 cases" in done.stdout
+    assert "0 failures" in done.stdout
+
+
+# --- the state machine ------------------------------------------------------------------------------------
+
+ENDINGS = [
+    _ending.abandoned("gc"),
+    _ending.abandoned("shutdown"),
+    _ending.cancelled("app_close"),
+    _ending.cancelled("timeout", "timeout"),
+    _ending.CALLER_ERROR,
+    _ending.CUT_SHORT,
+    _ending.failed("connection_lost", "connection_error"),
+    _ending.failed("malformed_tool_call"),
+    _ending.by_finish_reason("length"),
+]
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=6,
+)
+BLOCKS = st.sampled_from(
+    [
+        "text",
+        "thinking",
+        "tool_use",
+        "server_tool_use",
+        "mcp_tool_use",
+        "redacted_thinking",
+        "compaction",
+        "fallback",
+        "?",
+    ]
+)
+
+
+class Observation(RuleBasedStateMachine):
+    """The adapter's calls in any order, from any place, before and after the end."""
+
+    @initialize(chunk_events=st.booleans(), metric=st.sampled_from(["buckets", "semconv", "off"]))
+    def begin(self, chunk_events: bool, metric: Any) -> None:
+        self.records: list[Any] = []
+        self.reader = InMemoryMetricReader()
+        self.spans = InMemorySpanExporter()
+        tracers = TracerProvider()
+        tracers.add_span_processor(SimpleSpanProcessor(self.spans))
+        chosen = Settings(chunk_events=chunk_events, chunk_metric=metric, events="span", stall_threshold=1e-9)
+        meter = MeterProvider([self.reader]).get_meter("otelstream")
+        self.runtime = Runtime(chosen, tracers.get_tracer("otelstream"), meter, None, {})
+        self.runtime.stream_ended = [self.records.append]
+        self.stream = self.runtime.begin(operation="chat", provider="anthropic", model="m")
+        self.stream.reading = _protocol.Reading()
+        self.stream.flush_pending = _protocol.left_open
+        self.runtime.attach_span(self.stream, {})
+        self.ended = False
+
+    @rule()
+    def attempt(self) -> None:
+        self.stream.attempt()
+
+    @rule(kind=st.sampled_from(["529", "connection_error"]))
+    def retry(self, kind: str) -> None:
+        self.stream.retry(kind)
+
+    @rule(request_id=st.none() | st.text(max_size=4))
+    def responded(self, request_id: str | None) -> None:
+        self.stream.responded(request_id)
+
+    @rule(name=st.sampled_from([None, "ping", "message_stop", "completion", "x"]), data=JSON)
+    def any_event(self, name: str | None, data: Any) -> None:
+        self._event(name, json.dumps(data))
+
+    @rule(name=st.none() | st.text(max_size=5), data=st.text(max_size=20))
+    def no_event(self, name: str | None, data: str) -> None:
+        self._event(name, data)
+
+    @rule()
+    def message_start(self) -> None:
+        usage = {"input_tokens": 3, "cache_read_input_tokens": 2}
+        self._event("message_start", json.dumps({"type": "message_start", "message": {"id": "m", "usage": usage}}))
+
+    @rule(kind=BLOCKS, text=st.sampled_from(["", "whole"]))
+    def block_start(self, kind: str, text: str) -> None:
+        block = {"type": kind, "id": "t", "name": "n", "text": text, "thinking": text}
+        self._event("content_block_start", json.dumps({"type": "content_block_start", "content_block": block}))
+
+    @rule()
+    def block_stop(self) -> None:
+        self._event("content_block_stop", '{"type":"content_block_stop"}')
+
+    @rule(reason=st.sampled_from(["end_turn", "max_tokens", "refusal", "tool_use", "new_reason"]) | JSON)
+    def message_delta(self, reason: Any) -> None:
+        data = {"type": "message_delta", "delta": {"stop_reason": reason}, "usage": {"output_tokens": 7}}
+        self._event("message_delta", json.dumps(data))
+
+    @rule()
+    def message_stop(self) -> None:
+        self._event("message_stop", '{"type":"message_stop"}')
+
+    @rule(kind=st.sampled_from(["overloaded_error", "", None]))
+    def error(self, kind: Any) -> None:
+        self._event("error", json.dumps({"type": "error", "error": {"type": kind, "message": "x"}}))
+
+    @rule(
+        field=st.sampled_from(
+            [("text_delta", "text"), ("thinking_delta", "thinking"), ("input_json_delta", "partial_json")]
+        ),
+        text=st.text(max_size=12) | st.sampled_from(["ab" * 400, '{"a": 1}', "\\", '"']),
+        count=st.integers(1, 60),
+        summed=st.booleans(),
+    )
+    def deltas(self, field: tuple[str, str], text: str, count: int, summed: bool) -> None:
+        delta = {"type": field[0], field[1]: text}
+        data = json.dumps({"type": "content_block_delta", "index": 0, "delta": delta}, ensure_ascii=False)
+        self._raw([data] * count, summed)
+
+    @rule(datas=st.lists(st.text(max_size=30), min_size=1, max_size=4), summed=st.booleans())
+    def bad_deltas(self, datas: list[str], summed: bool) -> None:
+        self._raw(datas, summed)
+
+    @rule()
+    def uneven(self) -> None:
+        """A flush may come from another thread between the two appends of a delta."""
+        self.stream.waits.append(0.1)
+
+    @rule(ending=st.sampled_from(ENDINGS), stamped=st.booleans())
+    def end(self, ending: _ending.Ending, stamped: bool) -> None:
+        self.stream.end(ending, clock() if stamped else None)
+        self.ended = True
+
+    @rule()
+    def look(self) -> None:
+        assert self.stream.state in s.STREAM_STATES
+        assert StreamView(self.stream).as_dict()["model"] == "m"
+        assert self.stream.silence >= 0
+
+    @rule()
+    def collect(self) -> None:
+        self.reader.get_metrics_data()
+
+    @rule()
+    def tool_ready(self) -> None:
+        self.stream.tool_ready(ToolCall("n", "t"), clock())
+
+    def _event(self, name: str | None, data: str) -> None:
+        _protocol.event(self.stream, name, data, clock(), 0.001)
+        self.ended = self.ended or self.stream.ending is not None
+
+    def _raw(self, datas: list[str], summed: bool) -> None:
+        for data in datas:
+            self.stream.waits.append(0.001)
+            self.stream.datas.append(data)
+        if summed:
+            _protocol.flush(self.stream, clock())
+
+    @invariant()
+    def one_record(self) -> None:
+        if not hasattr(self, "records"):
+            return
+        assert len(self.records) == int(self.ended)
+        assert len(self.spans.get_finished_spans()) == int(self.ended)
+        assert (self.stream.ending is not None) == self.ended
+        assert len(self.stream.events) <= s.MAX_EVENTS
+        assert not _trouble._seen, _trouble._seen
+        if self.ended:
+            assert self.stream.outcome in get_args(s.Outcome)
+            assert self.stream.fault in get_args(s.Fault)
+            assert self.stream.phase in get_args(s.Phase)
+            assert (self.stream.duration or 0.0) >= 0
+
+    def teardown(self) -> None:
+        if hasattr(self, "stream"):
+            self.stream.end(_ending.abandoned("shutdown"))
+            assert len(self.records) == 1
+            _, total = counted(self.reader)
+            assert total == 1
+
+
+Observation.TestCase.settings = settings(
+    max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck), database=None
+)
+TestObservation = Observation.TestCase
+
+
+def counted(reader: InMemoryMetricReader) -> tuple[set[str], int]:
+    """The names of what is measured, and how many streams were counted."""
+    names, total = set(), 0
+    data = reader.get_metrics_data()
+    for resource in data.resource_metrics if data else ():
+        for scope in resource.scope_metrics:
+            for metric in scope.metrics:
+                names.add(metric.name)
+                if metric.name == s.STREAMS.name:
+                    total += sum(point.value for point in metric.data.data_points)  # type: ignore[union-attr,misc]
+    return names, int(total)
+
+
+@pytest.mark.parametrize("threads", [8])
+def test_ends_that_race(threads: int) -> None:
+    """Of many ends at once, from many threads, one is the record."""
+    records: list[Any] = []
+    tracer, meter = trace.NoOpTracerProvider().get_tracer("t"), metrics.NoOpMeterProvider().get_meter("m")
+    runtime = Runtime(Settings(), tracer, meter, None, {})
+    runtime.stream_ended = [records.append]
+    for _ in range(200):
+        stream = runtime.begin(operation="chat", provider="anthropic", model="m")
+        stream.reading = _protocol.Reading()
+        barrier = threading.Barrier(threads)
+
+        def end(stream: Any = stream, barrier: threading.Barrier = barrier, n: int = 0) -> None:
+            barrier.wait()
+            stream.end(ENDINGS[n % len(ENDINGS)])
+
+        running = [threading.Thread(target=end, kwargs={"n": n}) for n in range(threads)]
+        for thread in running:
+            thread.start()
+        for thread in running:
+            thread.join()
+    assert len(records) == 200
+    assert not list(runtime.open_streams())
+
+
+# --- what surrounds us breaks -----------------------------------------------------------------------------
+
+
+class Broken(SpanExporter):
+    def export(self, spans: Any) -> SpanExportResult:
+        raise RuntimeError("the exporter's own")
+
+    def shutdown(self) -> None:
+        raise RuntimeError("the exporter's own")
+
+
+class Hanging(SpanExporter):
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.seen = 0
+
+    def export(self, spans: Any) -> SpanExportResult:
+        self.go.wait(60)
+        self.seen += len(spans)
+        return SpanExportResult.SUCCESS
+
+
+class BrokenMetrics(MetricExporter):
+    def export(self, metrics_data: Any, timeout_millis: float = 0, **_: Any) -> Any:
+        raise RuntimeError("the exporter's own")
+
+    def force_flush(self, timeout_millis: float = 0) -> bool:
+        return True
+
+    def shutdown(self, timeout_millis: float = 0, **_: Any) -> None:
+        return
+
+
+def steps(**instrumented: Any) -> list[Any]:
+    """What one whole stream does, step by step; observed if anything is given."""
+    if instrumented:
+        otelstream.instrument(**instrumented)
+    transport, client, _ = clients(native=False)
+    transport.tape = tape = Tape([Reply(TEXT)])
+    return run(stream_events, client, tape)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_exporter_that_raises(caplog: pytest.LogCaptureFixture) -> None:
+    """An exporter that raises, of spans or of metrics, is not the application's trouble."""
+    bare = steps()
+    tracers = TracerProvider()
+    tracers.add_span_processor(BatchSpanProcessor(Broken(), schedule_delay_millis=10))
+    meters = MeterProvider([PeriodicExportingMetricReader(BrokenMetrics(), 20)])
+    assert steps(tracer_provider=tracers, meter_provider=meters) == bare
+    tracers.force_flush()
+    with pytest.raises(RuntimeError, match="the exporter's own"):
+        tracers.shutdown()
+    meters.shutdown()
+    assert not [record for record in caplog.records if record.name == "otelstream"]
+
+
+def test_an_exporter_that_raises_at_once() -> None:
+    """Even where spans are exported in the application's own thread, it sees nothing of it."""
+    bare = steps()
+    tracers = TracerProvider(shutdown_on_exit=False)
+    tracers.add_span_processor(SimpleSpanProcessor(Broken()))
+    assert steps(tracer_provider=tracers) == bare
+
+
+def test_an_exporter_that_hangs() -> None:
+    """An exporter that hangs keeps no stream waiting, and gets what was kept once it goes on."""
+    bare = steps()
+    exporter = Hanging()
+    tracers = TracerProvider()
+    tracers.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=10))
+    for _ in range(5):
+        assert steps(tracer_provider=tracers) == bare
+    exporter.go.set()
+    tracers.force_flush()
+    assert exporter.seen == 5
+    tracers.shutdown()
+
+
+def test_a_logging_handler_that_raises() -> None:
+    """Trouble of ours is swallowed even where logging it raises."""
+
+    class Raising(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise RuntimeError("the handler's own")
+
+    handler = Raising()
+    logging.getLogger("otelstream").addHandler(handler)
+    try:
+        bare = steps()
+        otelstream.instrument()
+        runtime = otelstream.OtelStreamInstrumentor().runtime
+        assert runtime is not None
+        runtime.stream_ended = [lambda _: 1 / 0]
+        assert steps() == bare
+        assert _trouble._seen
+    finally:
+        logging.getLogger("otelstream").removeHandler(handler)
+
+
+@pytest.mark.parametrize("part", ["metrics", "span", "settle", "runtime"])
+def test_a_bug_of_ours(part: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Were there a bug in us, it would be one log line: the stream goes on as without us."""
+    from otelstream._emit import _span
+    from otelstream._emit._metrics import Metrics
+    from otelstream._stream import StreamObservation
+
+    def bug(*_: Any, **__: Any) -> Any:
+        raise ZeroDivisionError("a bug")
+
+    bare = steps()
+    target: tuple[Any, str] = {
+        "metrics": (Metrics, "ended"),
+        "span": (_span, "summary"),
+        "settle": (StreamObservation, "_settle"),
+        "runtime": (Runtime, "begin"),
+    }[part]
+    monkeypatch.setattr(*target, bug)
+    for _ in range(2):
+        assert steps(tracer_provider=TracerProvider(shutdown_on_exit=False)) == bare
+    said = [record for record in caplog.records if record.name == "otelstream"]
+    assert len(said) == 1
+    assert "a bug" not in said[0].getMessage()
+
+
+def test_a_provider_set_afterwards() -> None:
+    """Providers set after `instrument()` receive everything of the streams that follow."""
+    code = """
+import sys
+import otelstream
+otelstream.instrument()
+import anthropic
+from opentelemetry import metrics, trace
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+spans, reader = InMemorySpanExporter(), InMemoryMetricReader()
+client = anthropic.Anthropic(base_url=sys.argv[1], api_key="unused")
+ask = dict(model="m", max_tokens=9, messages=[dict(role="user", content="hi")])
+list(client.messages.create(**ask, stream=True))
+trace.set_tracer_provider(TracerProvider())
+trace.get_tracer_provider().add_span_processor(SimpleSpanProcessor(spans))
+metrics.set_meter_provider(MeterProvider([reader]))
+list(client.messages.create(**ask, stream=True))
+print([span.attributes.get("otelstream.stream.outcome") for span in spans.get_finished_spans()])
+print(sum(p.value for r in reader.get_metrics_data().resource_metrics for sc in r.scope_metrics for m in sc.metrics
+          if m.name == "otelstream.streams" for p in m.data.data_points))
+"""
+    with ProviderSimulator() as sim:
+        done = subprocess.run(
+            [sys.executable, "-c", code, sim.base_url], capture_output=True, text=True, check=False, timeout=120
+        )
+    assert done.stderr == ""
+    assert done.stdout.split("\n")[:2] == ["['completed']", "1"]
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_uninstrument_with_a_stream_open(native: bool) -> None:
+    """A stream that is open when we are switched off keeps its record to the end; the next is none of ours."""
+    reader = InMemoryMetricReader()
+    otelstream.instrument(meter_provider=MeterProvider([reader]))
+    transport, client, aclient = clients(native=native)
+    transport.tape = Tape([Reply(TEXT)])
+    stream = client.messages.create(**ASK, stream=True)
+    next(stream)
+
+    async def opened() -> Any:
+        made = await aclient.messages.create(**ASK, stream=True)
+        await anext(made)
+        otelstream.uninstrument()
+        assert [item async for item in made]
+        await made.close()
+        return made
+
+    asyncio.run(opened())
+    assert len(list(stream)) > 3
+    assert otelstream.get_stream(stream).outcome == "completed"
+    list(client.messages.create(**ASK, stream=True))
+    assert counted(reader)[1] == 2
+
+
+def test_always_off() -> None:
+    """Where no trace is sampled, everything is still counted."""
+    reader = InMemoryMetricReader()
+    tracers = TracerProvider(sampler=ALWAYS_OFF)
+    spans = InMemorySpanExporter()
+    tracers.add_span_processor(SimpleSpanProcessor(spans))
+    bare = steps()
+    assert steps(tracer_provider=tracers, meter_provider=MeterProvider([reader])) == bare
+    names, total = counted(reader)
+    assert total == 1
+    assert {s.STREAM_TTFT.name, s.STREAM_DURATION.name, s.STREAM_GAP_BUCKET.name, s.OBJECTIVE_STREAMS.name} <= names
+    assert spans.get_finished_spans() == ()
+
+
+EXIT = """
+import asyncio, json, sys, threading
+import anthropic
+from opentelemetry import metrics, trace
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import ConsoleMetricExporter, PeriodicExportingMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
+import otelstream
+{order[0]}
+{order[1]}
+client = anthropic.Anthropic(base_url=sys.argv[1], api_key="unused", max_retries=0)
+aclient = anthropic.AsyncAnthropic(base_url=sys.argv[1], api_key="unused", max_retries=0)
+ask = dict(model="m", max_tokens=9, messages=[dict(role="user", content="hi")])
+kept = client.messages.create(**ask, stream=True)
+next(kept)
+async def main():
+    global akept
+    akept = await aclient.messages.create(**ask, stream=True)
+    await anext(akept)
+loop = asyncio.new_event_loop()
+loop.run_until_complete(main())
+manager = client.messages.stream(**ask)
+helper = manager.__enter__()
+next(iter(helper))
+"""
+SETUP = (
+    "trace.set_tracer_provider(TracerProvider());"
+    "trace.get_tracer_provider().add_span_processor(BatchSpanProcessor(ConsoleSpanExporter("
+    "formatter=lambda span: 'SPAN ' + json.dumps(dict(span.attributes), default=str) + '\\n')));"
+    "metrics.set_meter_provider(MeterProvider([PeriodicExportingMetricReader(ConsoleMetricExporter("
+    "formatter=lambda data: 'METRICS ' + data.to_json(indent=None) + '\\n'), 3600000)]))"
+)
+
+
+@pytest.mark.parametrize("native", ["true", "false"])
+@pytest.mark.parametrize("order", [(SETUP, "otelstream.instrument()"), ("otelstream.instrument()", SETUP)])
+def test_interpreter_exit(order: tuple[str, str], native: str) -> None:
+    """Streams open at the end of the interpreter are exported by the batch processor and counted: abandoned, shutdown,
+    still open."""
+    with ProviderSimulator() as sim:
+        sim.play("text_short", fault=sim.hang_after(events=6), times=None)
+        done = subprocess.run(
+            [sys.executable, "-c", EXIT.format(order=order), sim.base_url],
+            capture_output=True, text=True, check=False, timeout=120,
+            env={**os.environ, "ANTHROPIC_OPEN_TELEMETRY": native},
+        )  # fmt: skip
+    assert done.returncode == 0
+    spans = [json.loads(line[5:]) for line in done.stdout.splitlines() if line.startswith("SPAN ")]
+    assert [(span.get(s.OUTCOME), span.get(s.CANCEL_TRIGGER), span.get(s.CANCEL_PROPAGATION)) for span in spans] == [
+        ("abandoned", "shutdown", "still_open")
+    ] * 3, done.stderr
+    last = [json.loads(line[8:]) for line in done.stdout.splitlines() if line.startswith("METRICS ")][-1]
+    total = sum(
+        point["value"]
+        for resource in last["resource_metrics"]
+        for scope in resource["scope_metrics"]
+        for metric in scope["metrics"]
+        if metric["name"] == s.STREAMS.name
+        for point in metric["data"]["data_points"]
+    )
+    assert total == 3
+    assert "otelstream" not in done.stderr
