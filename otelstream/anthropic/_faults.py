@@ -123,7 +123,9 @@ def watch_helper(stream: StreamObservation, sdk_stream: Any, events: Any) -> Non
     """
     frame: FrameType | None = sys._getframe(2)
     for _ in range(3):  # wrapt's own frames, where it has some
-        known = {} if frame is None else getattr(frame.f_locals.get("self"), "__dict__", {})
+        # Never the application's frames: before 3.13, to ask for their locals keeps every one alive to their end.
+        ours = frame is not None and _package(frame) == "anthropic"
+        known = getattr(frame.f_locals.get("self"), "__dict__", {}) if frame is not None and ours else {}
         if known.get("_raw_stream") is sdk_stream:
             break
         frame = frame and frame.f_back
