@@ -28,12 +28,10 @@ _EVERY = 0.25  # seconds between two looks while streams end
 _probes: list[Probe] = []
 
 
-def attach(folder: str, *, start: bool = False) -> None:
-    """Start watching this process, once; and *start* otelstream, where the program has not."""
+def attach(folder: str, *, started_by: str = "") -> None:
+    """Start watching this process, once; where otelstream is to be on and is not, `doctor` switches it on."""
     if not _probes:
-        _probes.append(Probe(folder))
-        if start:
-            _probes[0].start()
+        _probes.append(Probe(folder, started_by))
 
 
 def before_instrumentation() -> None:
@@ -47,11 +45,12 @@ def before_instrumentation() -> None:
 class Probe:
     """The watch over one process, and over each it forks."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, started_by: str) -> None:
         self._folder = Path(folder)
         self.spans = SpanWatch()
-        # A program that was quicker than us has switched it on by itself.
-        self.started_by = "program" if _instrumentor.OtelStreamInstrumentor().runtime is not None else ""
+        self.started_by = "" if started_by == "doctor" else started_by
+        if started_by == "doctor":
+            _instrumentor.instrument()
         self._reset()
         self._watch_starts()
         self._watch_requests()
@@ -84,12 +83,6 @@ class Probe:
 
         cls = _instrumentor.OtelStreamInstrumentor
         cls.instrument = wrapt.FunctionWrapper(cls.instrument, instrument)  # type: ignore[method-assign]
-
-    def start(self) -> None:
-        """Switch otelstream on for the examination, where the program has not."""
-        if _instrumentor.OtelStreamInstrumentor().runtime is None:
-            _instrumentor.instrument()
-            self.started_by = ""  # not by the program
 
     def _watch_requests(self) -> None:
         from anthropic import _base_client

@@ -80,7 +80,7 @@ def left_behind(sim: ProviderSimulator, tmp_path_factory: pytest.TempPathFactory
                 patch.delenv(name)
         patch.setenv("SIM", sim.base_url)
         patch.setattr(_run, "_private_folder", kept)
-        assert cli.main(["doctor", "python", str(HERE / "plants.py")]) == 1
+        assert cli.main(["doctor", str(HERE / "plants.py")]) == 1
     found = {}
     for path in folder.glob("probe-*.json"):
         found[json.loads(path.read_bytes())["program"].split()[-1]] = path

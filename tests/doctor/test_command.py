@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import venv
 from pathlib import Path
@@ -59,7 +58,10 @@ def test_nothing_set_up(doctor: Doctor, tmp_path: Path, capfd: pytest.CaptureFix
     assert "exit code 3" in seen.report["unseen"][-1]
 
 
-@pytest.mark.skipif(shutil.which("opentelemetry-instrument") is None, reason="the distro is not installed")
+ZERO_CODE = Path(sys.executable).parent / "opentelemetry-instrument"
+
+
+@pytest.mark.skipif(not ZERO_CODE.exists(), reason="the distro is not installed")
 def test_under_opentelemetry_instrument(doctor: Doctor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Zero-code start-up hides our own bootstrap; its processes are seen all the same, and it counts as switched on."""
     (tmp_path / "app.py").write_text(BARE + "os.kill(os.getpid(), signal.SIGTERM)", encoding="utf-8")
@@ -67,7 +69,7 @@ def test_under_opentelemetry_instrument(doctor: Doctor, tmp_path: Path, monkeypa
     monkeypatch.setenv("OTEL_METRICS_EXPORTER", "console")
     monkeypatch.setenv("OTEL_LOGS_EXPORTER", "none")
 
-    seen = doctor("opentelemetry-instrument", sys.executable, str(tmp_path / "app.py"))
+    seen = doctor(str(ZERO_CODE), sys.executable, str(tmp_path / "app.py"))
 
     # Killed: what was left until then is what there is.
     assert seen.report["facts"]["exit_code"] == 128 + 15
@@ -77,7 +79,7 @@ def test_under_opentelemetry_instrument(doctor: Doctor, tmp_path: Path, monkeypa
 
 def test_a_program_without_a_provider(doctor: Doctor) -> None:
     """A program that never imports an SDK has no streams, and is told what to do."""
-    seen = doctor("python", "-c", "pass")
+    seen = doctor(sys.executable, "-c", "pass")
 
     assert (seen.exit_code, seen.codes) == (1, ["no-streams"])
     assert "never imported" in seen.report["findings"][0]["what"]
@@ -85,7 +87,7 @@ def test_a_program_without_a_provider(doctor: Doctor) -> None:
 
 def test_a_python_that_ignores_us(doctor: Doctor) -> None:
     """An interpreter that reads no PYTHONPATH cannot be seen, and that is said."""
-    seen = doctor("python", "-I", "-c", "pass")
+    seen = doctor(sys.executable, "-I", "-c", "pass")
 
     assert seen.codes == ["no-streams"]
     assert "reads PYTHONPATH" in seen.report["findings"][0]["what"]
@@ -110,7 +112,7 @@ def test_a_wrong_setting_in_a_program(doctor: Doctor, tmp_path: Path, monkeypatc
     (tmp_path / "app.py").write_text("import anthropic", encoding="utf-8")
     monkeypatch.setenv("OTELSTREAM_STALL_THRESHOLD", "soon")
 
-    seen = doctor("python", str(tmp_path / "app.py"))
+    seen = doctor(sys.executable, str(tmp_path / "app.py"))
 
     assert seen.codes == ["setting-wrong"]
     assert "a positive number of seconds" in seen.report["findings"][0]["what"]
@@ -128,6 +130,6 @@ def test_the_environment_is_left_as_it_was(doctor: Doctor) -> None:
     """The examined program gets the variables, not we."""
     before = dict(os.environ)
 
-    doctor("python", "-c", "pass")
+    doctor(sys.executable, "-c", "pass")
 
     assert dict(os.environ) == before

@@ -7,6 +7,7 @@ import json
 import shutil
 from pathlib import Path
 
+import anthropic
 import pytest
 
 from otelstream.doctor import _examine
@@ -53,6 +54,8 @@ def test_each_plant_is_found_and_nothing_else(
     plant: str, code: str | None, left_behind: dict[str, Path], tmp_path: Path
 ) -> None:
     """A program with one thing wrong gets one finding, with its code; a clean one gets none."""
+    if plant == "content_by_the_sdk" and not hasattr(anthropic, "_tracing"):
+        pytest.skip("this SDK traces nothing by itself")
     report = examined(tmp_path, left_behind[plant])
 
     assert report.codes == ({code} if code else set()), "\n".join(report.lines())

@@ -66,17 +66,25 @@ def _observe(name: str) -> None:
     try:
         import otelstream
 
+        by_program = _in_progress() or otelstream.OtelStreamInstrumentor().runtime is not None
         if _probed:
             from otelstream.doctor import _probe
 
-            _probe.attach(_folder, start=True)
-        # A program that switches it on before it imports the SDK brings us here in the middle of that.
-        if otelstream.OtelStreamInstrumentor().runtime is None:
+            _probe.attach(_folder, started_by="program" if by_program else "doctor")
+        elif not by_program:
             otelstream.instrument()
         _say("observed", name)
     except Exception as error:
         # A program runs on as it would without us; whoever started it is told.
         _say("refused", f"{sys.executable}: {type(error).__name__}: {error}")
+
+
+def _in_progress() -> bool:
+    """Whether the program is switching it on right now, and so imports the SDK: twice on, it would count twice."""
+    frame = sys._getframe()
+    while frame is not None and frame.f_globals.get("__name__") != "otelstream._instrumentor":
+        frame = frame.f_back  # type: ignore[assignment]
+    return frame is not None
 
 
 def _say(kind: str, text: str = "") -> None:
