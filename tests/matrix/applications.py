@@ -118,7 +118,7 @@ class Runner(Reading):
 
     async def bare(self) -> Any:
         request = {name: value for name, value in self.request.items() if name != "tools"}
-        return self.api.tool_runner(stream=True, tools=tools(), **request)
+        return self.api.tool_runner(stream=True, tools=TOOLS, **request)
 
     async def items(self, handle: Any) -> Any:
         return each(handle)
@@ -132,12 +132,19 @@ async def each(streams: Any) -> AsyncIterator[Any]:
 
 def tools() -> list[Any]:
     """What the runner may call: the one tool of the scripts."""
-    from anthropic import beta_async_tool, beta_tool
+    try:
+        from anthropic import beta_async_tool, beta_tool
+    except ImportError:  # nor is there a runner then
+        return []
 
     async def get_weather(city: str) -> str:
         return f"windy in {city}"
 
     return [(beta_async_tool if ASYNC else beta_tool)(get_weather)]
+
+
+# Made once, and not by an application: pydantic keeps the frames that a tool is made under.
+TOOLS = tools()
 
 
 async def elsewhere(make: Callable[[], Any]) -> Any:
