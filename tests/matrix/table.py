@@ -142,12 +142,13 @@ def short(found: list[Row]) -> str:
 
 def skipped() -> list[str]:
     """Every cell that this SDK has not, by reason."""
-    reasons = Counter(why for _, _, why in cells() if why)
-    where: dict[str, set[str]] = {}
+    where: dict[str, dict[str, set[str]]] = {}
+    counts = Counter(why for _, _, why in cells() if why)
     for shape, name, why in cells():
         if why:
-            where.setdefault(why, set()).add(f"{name}, {shape.reading}")
-    return [
-        f"{count:4} cells: {why}\n" + "\n".join(f"        {each}" for each in sorted(where[why]))
-        for why, count in reasons.most_common()
-    ]
+            where.setdefault(why, {}).setdefault(name, set()).add(shape.reading)
+    lines = ["beta.messages is crossed where its classes are its own; what it shares with messages is run there."]
+    for why, count in counts.most_common():
+        lines.append(f"{count:4} cells: {why}")
+        lines += [f"        {name}: {', '.join(sorted(readings))}" for name, readings in where[why].items()]
+    return lines
