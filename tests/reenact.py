@@ -62,13 +62,7 @@ def atoms(literal: str) -> list[Atom]:
     simple = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
     found = []
     for raw in re.findall(r"\\u[0-9a-fA-F]{4}|\\.|[^\\]", literal, re.DOTALL):
-        plain = (
-            raw
-            if raw[0] != "\\"
-            else chr(int(f"0x{raw[2:]}", 0))
-            if raw[1] == "u"
-            else simple.get(raw[1], raw[1])
-        )
+        plain = raw if raw[0] != "\\" else chr(int(f"0x{raw[2:]}", 0)) if raw[1] == "u" else simple.get(raw[1], raw[1])
         found.append(Atom(raw, plain))
     return found
 
@@ -91,8 +85,7 @@ class Author:
         alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
         stream = hashlib.shake_256(f"{self.seed}{value}".encode()).digest(len(value))
         fresh = (
-            alphabet[byte % len(alphabet)] if WORD.match(old) else old
-            for old, byte in zip(value, stream, strict=True)
+            alphabet[byte % len(alphabet)] if WORD.match(old) else old for old, byte in zip(value, stream, strict=True)
         )
         return value[:kept] + "".join(fresh)[kept:]
 
@@ -192,9 +185,7 @@ def reenact(name: str, recording: str) -> str:
     author = Author(name)
     frames = recording.split("\n\n")
     parts = [
-        re.fullmatch(r"(event: [a-z_]+\ndata: )(\{.*\})(\s*)", frame, re.DOTALL)
-        for frame in frames
-        if frame.strip()
+        re.fullmatch(r"(event: [a-z_]+\ndata: )(\{.*\})(\s*)", frame, re.DOTALL) for frame in frames if frame.strip()
     ]
     documents = [part.group(2) for part in parts if part]
     assert len(documents) == len([frame for frame in frames if frame.strip()]), "a frame of unknown form"

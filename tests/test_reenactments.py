@@ -102,9 +102,7 @@ class TestAgainstRecordings:
         """Events, fields, numbers, spacing, and the sizes of all strings in bytes and characters agree."""
         theirs, made = recording(name), ours(name)
 
-        assert re.findall(r"^event: .*$", made, re.MULTILINE) == re.findall(
-            r"^event: .*$", theirs, re.MULTILINE
-        )
+        assert re.findall(r"^event: .*$", made, re.MULTILINE) == re.findall(r"^event: .*$", theirs, re.MULTILINE)
         assert [skeleton(each) for each in documents(made)] == [skeleton(each) for each in documents(theirs)]
         assert len(made.encode()) == len(theirs.encode())
         assert re.sub(r"(?m)^data: .*$", "", made) == re.sub(r"(?m)^data: .*$", "", theirs)
@@ -130,10 +128,7 @@ class TestAgainstRecordings:
         for document in documents(theirs):
             for literal in literals(document):
                 value = document[literal.start : literal.end]
-                if (
-                    literal.key in {"id", "tool_use_id", "signature", "data", "url", *NAMES} - PROTOCOL
-                    and value
-                ):
+                if literal.key in {"id", "tool_use_id", "signature", "data", "url", *NAMES} - PROTOCOL and value:
                     assert value in SERVER_TOOLS or f'"{value}"' not in made
 
 
@@ -180,12 +175,7 @@ class TestAlone:
 
     def test_spacing_is_not_ours(self) -> None:
         """The padding before closing braces survived: parsers must cope with it."""
-        padded = [
-            event
-            for name in NAMES_OF_STREAMS
-            for event in script(name).events
-            if b"} " in (event.data or b"")
-        ]
+        padded = [event for name in NAMES_OF_STREAMS for event in script(name).events if b"} " in (event.data or b"")]
 
         assert len(padded) > 100
 
