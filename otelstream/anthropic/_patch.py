@@ -29,13 +29,16 @@ _current: ContextVar[StreamObservation | None] = ContextVar("otelstream_request"
 class Token:
     """Held by an SDK stream and its copies: the record ends with the last of them."""
 
-    __slots__ = ("__weakref__", "stream")
+    __slots__ = ("__weakref__", "response", "stream")
 
-    def __init__(self, stream: StreamObservation) -> None:
+    def __init__(self, stream: StreamObservation, response: Any = None) -> None:
         self.stream = stream
+        self.response = response  # a raw one, which may go on to be read as it is
 
     def __del__(self) -> None:
         try:
+            if self.response is not None and _raw.unparsed(self.response):
+                return
             if self.stream.ending is None and not self.stream.reading.held:
                 dropped(self.stream)
         except Exception:
@@ -214,9 +217,7 @@ class Patches:
             if stream is not None and stream.ending is None:
                 _responded(stream, response)
                 # Before the original: up to 1.13 it starts the generator.
-                sdk_stream.__dict__["_otelstream"] = Token(stream)
-                if known is not None:
-                    _raw.parsed(response)
+                sdk_stream.__dict__["_otelstream"] = Token(stream, response if known is not None else None)
         except Exception:
             trouble("opening a stream")
         return wrapped(*args, **kwargs)
@@ -240,6 +241,7 @@ class Patches:
         stream = _observed(sdk_stream)
         if stream is None:
             return wrapped(*args, **kwargs)
+        _raw.parsed(sdk_stream.response)
         source = sdk_stream._decoder.iter_bytes(sdk_stream.response.iter_bytes()) if _straight(wrapped) else wrapped()
         return read(source, stream, sdk_stream.response)
 
@@ -247,6 +249,7 @@ class Patches:
         stream = _observed(sdk_stream)
         if stream is None:
             return wrapped(*args, **kwargs)
+        _raw.parsed(sdk_stream.response)
         straight = _straight(wrapped)
         source = sdk_stream._decoder.aiter_bytes(sdk_stream.response.aiter_bytes()) if straight else wrapped()
         return aread(source, stream, sdk_stream.response)
