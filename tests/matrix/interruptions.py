@@ -18,6 +18,7 @@ PATIENCE = 20.0
 
 def interrupt_when(ready: Callable[[], bool]) -> threading.Thread:
     """Press Ctrl-C as soon as `ready()`."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job begins without
 
     def press() -> None:
         deadline = time.monotonic() + PATIENCE
