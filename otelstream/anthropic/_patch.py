@@ -35,6 +35,9 @@ class Token:
         self.stream = stream
         self.response = response  # a raw one, which may go on to be read as it is
 
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        return type(None), ()  # whether a stream can be pickled is the SDK's affair
+
     def __del__(self) -> None:
         try:
             if self.response is not None and _raw.unparsed(self.response):

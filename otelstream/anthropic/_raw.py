@@ -205,7 +205,13 @@ def close(response: Any) -> None:
 
 
 def parsed(response: Any) -> None:
-    """The application has the SDK parse the body after all: leave the events to the stream's own reader."""
-    body = response.stream
+    """The SDK reads the body's events after all: leave the record to the stream's own reader."""
+    body = getattr(response, "stream", None)
     if isinstance(body, _Body):
         body._lines = None
+
+
+def unparsed(response: Any) -> bool:
+    """Whether nobody has read the body's events: parsing alone starts nothing."""
+    body = getattr(response, "stream", None)
+    return isinstance(body, _Body) and body._lines is not None
