@@ -104,7 +104,7 @@ class Runtime:
         """Give `stream` the call span that is current, else one of our own, as setting `spans` says."""
         spans = self.settings.spans
         if spans in ("auto", "enrich"):
-            stream.span = _span.call_span()
+            stream.span = _span.model_span()
             if stream.span is not None:
                 return
         if spans in ("auto", "own"):
@@ -168,10 +168,14 @@ class Runtime:
                 trouble("an on_stream_end callback")
 
     def _write_span(self, stream: StreamObservation) -> None:
-        if stream.span is None:
+        span, own = stream.span, stream.own_span
+        if span is None:
             return
         try:
-            _span.write(stream, stream.span, events=self.settings.events in ("span", "both"))
+            if not own and not stream.native and not span.is_recording() and self.settings.spans == "auto":
+                # A companion that ends its span when the call returns: what it started with would be all there is.
+                span, own = _span.start_late(self.tracer, stream, span), True
+            _span.write(stream, span, events=self.settings.events in ("span", "both"), end=own)
         except Exception:
             trouble("writing a span")
 

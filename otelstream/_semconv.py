@@ -89,6 +89,7 @@ TOOL_CALL_ID: Final = "gen_ai.tool.call.id"
 SERVER_ADDRESS: Final = "server.address"
 SERVER_PORT: Final = "server.port"
 ERROR_TYPE: Final = "error.type"
+OPENINFERENCE_KIND: Final = "openinference.span.kind"  # another convention's, read only
 
 OUTCOME: Final = "otelstream.stream.outcome"
 PHASE: Final = "otelstream.stream.phase"

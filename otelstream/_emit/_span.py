@@ -18,13 +18,21 @@ if TYPE_CHECKING:
 
 def call_span() -> Span | None:
     """The recording client span of a GenAI call that is current, whoever made it."""
+    span = model_span()
+    return span if span is not None and getattr(span, "kind", None) is SpanKind.CLIENT else None
+
+
+def model_span() -> Span | None:
+    """The recording span of a model's call that is current, in OpenTelemetry's words or OpenInference's."""
     span = trace.get_current_span()
     if not span.is_recording():
         return None
     attributes = getattr(span, "attributes", None)
-    if getattr(span, "kind", None) is not SpanKind.CLIENT or not attributes:
+    if not attributes:
         return None
-    return span if s.OPERATION in attributes else None
+    if s.OPERATION in attributes and getattr(span, "kind", None) is SpanKind.CLIENT:
+        return span
+    return span if attributes.get(s.OPENINFERENCE_KIND) == "LLM" else None  # which leaves the kind alone
 
 
 def start(tracer: Tracer, stream: StreamObservation, attributes: Mapping[str, AttributeValue]) -> Span:
@@ -42,7 +50,15 @@ def start(tracer: Tracer, stream: StreamObservation, attributes: Mapping[str, At
     )
 
 
-def write(stream: StreamObservation, span: Span, *, events: bool) -> None:
+def start_late(tracer: Tracer, stream: StreamObservation, ended: Span) -> Span:
+    """Start a span of our own below the call span that somebody ended before the stream did."""
+    context = trace.set_span_in_context(ended)
+    attributes = {s.OPERATION: stream.operation, s.PROVIDER: stream.provider, s.REQUEST_MODEL: stream.model}
+    name = f"{stream.operation} {stream.model}"
+    return tracer.start_span(name, context, SpanKind.CLIENT, attributes, start_time=stream.started_ns)
+
+
+def write(stream: StreamObservation, span: Span, *, events: bool, end: bool) -> None:
     """Write the summary on `span`, and end it if it is ours. A span that no longer records is left alone."""
     if span.is_recording():
         span.set_attributes(summary(stream))
@@ -51,7 +67,7 @@ def write(stream: StreamObservation, span: Span, *, events: bool) -> None:
                 span.add_event(name, attributes, timestamp=nanoseconds(stream, at))
         if stream.outcome == "failed":
             span.set_status(Status(StatusCode.ERROR))
-    if stream.own_span:
+    if end:
         span.end(nanoseconds(stream, stream.end_at) if stream.end_at is not None else None)
 
 
