@@ -50,6 +50,18 @@ bench: $(VENV)/ready ## what a chunk and a stream cost, beside the bare SDK
 	$(RUN) benchmarks/streams.py
 	$(RUN) benchmarks/scale.py
 
+matrix: $(VENV)/ready ## every way of reading and ending, on every supported version of the SDK
+	$(RUN) tests/matrix/versions.py
+
+table: $(VENV)/ready ## the same on the installed version, as a table, and the page of the docs
+	$(RUN) -m tests.matrix --run
+
+foreign: $(VENV)/ready ## the SDK's own tests, with otelstream on and off
+	$(RUN) tests/foreign/run.py
+
+fuzz: $(VENV)/ready ## a million broken streams
+	$(RUN) tests/fuzz.py --cases 1000000
+
 lint: $(VENV)/ready ## lint and format check
 	$(RUN) -m ruff check
 	$(RUN) -m ruff format --check
@@ -64,4 +76,4 @@ fmt: $(VENV)/ready ## format and fix what can be fixed
 clean: ## remove what the other targets made
 	rm -rf .venv .venv-* .tools build dist otelstream.html
 
-.PHONY: help demo demo-all generate previews e2e collector e2e-collector bench test lint types fmt clean
+.PHONY: help demo demo-all generate previews e2e collector e2e-collector bench matrix table foreign fuzz test lint types fmt clean
