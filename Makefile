@@ -22,7 +22,7 @@ demo: .venv-demo/ready ## play the ways a stream can end, and show them (no key,
 	@.venv-demo/bin/otelstream demo
 
 test: $(VENV)/ready ## run the tests
-	$(RUN) -m pytest -m "not slow"
+	$(RUN) -m pytest -m "not slow" $(PYTEST_ARGS)
 
 demo-all: .venv-demo/ready ## every story, tools and Stop included
 	@.venv-demo/bin/otelstream demo --all
