@@ -51,10 +51,11 @@ bench: $(VENV)/ready ## what a chunk and a stream cost, beside the bare SDK
 	$(RUN) benchmarks/scale.py
 
 matrix: $(VENV)/ready ## every way of reading and ending, on every supported version of the SDK
-	$(RUN) tests/matrix/versions.py
+	$(RUN) tests/matrix/versions.py $(if $(VERSIONS),--versions $(VERSIONS))
 
-table: $(VENV)/ready ## the same on the installed version, as a table, and the page of the docs
-	$(RUN) -m tests.matrix --run
+table: $(VENV)/ready ## write and print how streams end on the installed version; what was not run, and why
+	$(RUN) -m tests.matrix --docs
+	$(RUN) -m tests.matrix
 
 foreign: $(VENV)/ready ## the SDK's own tests, with otelstream on and off
 	$(RUN) tests/foreign/run.py
