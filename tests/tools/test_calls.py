@@ -434,6 +434,7 @@ def resident() -> int:
         return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+@pytest.mark.slow  # counts every object of the process, and other tests' threads make some too
 def test_turns_leave_no_growth() -> None:
     """Turns by the thousand leave nothing behind, stopped or not, their calls run or not."""
     with instrumented(spans="off") as bench:
