@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -194,6 +195,21 @@ def test_nothing_left_over(way: str, how: How, native: bool) -> None:
     if any("Stream" in each for each in bare):  # a cycle of the SDK's own holds what hangs on its stream
         extra = [each for each in extra if each.startswith(("anthropic", "httpx", "httpcore"))]
     assert extra == []
+
+
+def test_a_closed_event_loop_is_let_go(native: bool) -> None:
+    """An event loop that a stream was read on can be freed once it is closed."""
+    otelstream.instrument()
+    transport, _, aclient = clients(native=native)
+    transport.tape = tape = Tape(REPLIES["whole"])
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(arun(ASYNC["acreate"], aclient, tape))
+    loop.run_until_complete(loop.shutdown_default_executor())
+    loop.close()
+    kept = weakref.ref(loop)
+    del loop
+    gc.collect()
+    assert kept() is None
 
 
 PATCHED: list[tuple[Any, str]] = [
