@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 from matrix.telemetry import Telemetry
 
+import otelstream
 from otelstream.testing import ProviderSimulator
 
 
@@ -24,3 +26,10 @@ def sim() -> Iterator[ProviderSimulator]:
     """A provider that plays scripts, breaks on request, and logs what was on the wire."""
     with ProviderSimulator() as running:
         yield running
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _off_at_first() -> None:
+    """A module starts uninstrumented, whatever the one before it left on in this process."""
+    otelstream.uninstrument()
+    os.environ.pop("ANTHROPIC_OPEN_TELEMETRY", None)
