@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 
 import pytest
 from matrix.telemetry import Telemetry
+from opentelemetry import trace
+from opentelemetry.util._once import Once
 
 import otelstream
 from otelstream.testing import ProviderSimulator
@@ -29,7 +32,12 @@ def sim() -> Iterator[ProviderSimulator]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _off_at_first() -> None:
-    """A module starts uninstrumented, whatever the one before it left on in this process."""
+def _as_a_fresh_process() -> None:
+    """A module starts with what a process starts with, whatever the one before it left on: otelstream off, no
+    global tracer provider (the newest SDK makes its own spans as soon as there is one), loggers at their own level.
+    """
     otelstream.uninstrument()
     os.environ.pop("ANTHROPIC_OPEN_TELEMETRY", None)
+    trace._TRACER_PROVIDER, trace._TRACER_PROVIDER_SET_ONCE = None, Once()
+    for name in ("otelstream", "anthropic"):
+        logging.getLogger(name).setLevel(logging.NOTSET)
