@@ -280,7 +280,7 @@ def _between_streams(turn: Turn) -> None:
         for runtime in _runtime.runtimes():
             runtime.metrics.stopped_nothing(turn.route, stopped.trigger)
         return
-    from otelstream._tools import registry
+    from otelstream._registry import registry
 
     for call in turn.tool_calls:
         # A tool whose runs nobody can see may have run: its results would have come with the next request.

@@ -13,6 +13,8 @@ from time import perf_counter as clock
 
 from otelstream._call import ToolCall
 from otelstream._errors import ConfigurationError, ToolWithheld
+from otelstream._parked import here
+from otelstream._registry import registry
 from otelstream._trouble import logger
 
 LOOK = 0.05  # seconds between two looks at a reader that may have stopped reading
@@ -89,14 +91,10 @@ class Hold:
         if reason is None:
             stream = call.stream
             return stream is None or (stream.ending is not None and (call.released or not self.ack))
-        from otelstream._tools import registry
-
         registry.withheld(call)
         raise ToolWithheld(f"tool {call.name!r} was not run: {reason}")
 
     def _refusal(self, call: ToolCall, began: float, *, blocking: bool) -> str | None:
-        from otelstream._tools import here
-
         stream = call.stream
         if stream is None:
             return None

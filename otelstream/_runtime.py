@@ -15,16 +15,16 @@ from opentelemetry.metrics import Meter
 from opentelemetry.trace import Tracer
 from opentelemetry.util.types import AttributeValue
 
-from otelstream import _cancel, _processor, _turn
+from otelstream import _cancel, _parked, _processor, _turn
 from otelstream._call import ToolCall
 from otelstream._config import Settings
 from otelstream._emit import _span
 from otelstream._emit._metrics import Metrics
 from otelstream._ending import abandoned
 from otelstream._labels import Labels
+from otelstream._registry import registry
 from otelstream._semconv import StallSource
 from otelstream._stream import StreamObservation
-from otelstream._tools import registry
 from otelstream._trouble import trouble
 
 
@@ -88,7 +88,7 @@ class Runtime:
 
     def holder(self, stream: StreamObservation, start: float, end: float) -> StallSource:
         """Who kept `stream` parked between two instants of its clock."""
-        return "own_tool" if registry.kept_parked(stream, start, end) else "consumer"
+        return "own_tool" if _parked.by_tool(stream, start, end) else "consumer"
 
     def compensated(self, call: ToolCall) -> None:
         """The application undid the side effect of `call`; counted where a stop had found it."""

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any, cast
 
 from opentelemetry.util.types import AttributeValue
 
-from otelstream import _cancel, _tools
+from otelstream import _cancel
 from otelstream import _semconv as s
 from otelstream._cadence import Cadence
 from otelstream._call import ToolCall
+from otelstream._emit import _tool
 from otelstream._ending import Ending, by_finish_reason, failed, identity
 from otelstream._objectives import succeeded_then_failed
+from otelstream._parked import here
+from otelstream._registry import registry
 from otelstream._repetition import Repetition, RepetitionDetector
 from otelstream._trouble import trouble
 
@@ -299,7 +302,7 @@ class StreamObservation:
         """The model began to ask for a tool."""
         if len(self.tool_calls) < MAX_TOOL_CALLS:
             self.open_call = call
-            _tools.registry.opened(self, call)
+            registry.opened(self, call)
 
     def tool_ready(self, call: ToolCall, at: float) -> None:
         """A tool call's input ended: the only safe point to run it."""
@@ -307,7 +310,7 @@ class StreamObservation:
         if call.state is None:
             call.state = "ready"
         self.open_call = None
-        self.reader = _tools.here()
+        self.reader = here()
         if len(self.tool_calls) < MAX_TOOL_CALLS:
             self.tool_calls.append(call)
 
@@ -476,7 +479,7 @@ class StreamObservation:
         for call in self.tool_calls:
             if call.ready is not None:
                 self.event(s.EVENT_TOOL_READY, self.started + call.ready, self._ready_attributes(call))
-            for name, when, values in _tools.events(call, before=now):
+            for name, when, values in _tool.events(call, before=now):
                 self.event(name, when, values)
         for when, visible in self.actions:
             attributes = {s.ACTION_VISIBLE_CHARS: visible, s.ACTION_LEAD: at - when}

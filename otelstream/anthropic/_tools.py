@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from time import perf_counter as clock
 from typing import Any
 
 from otelstream import _processor
 from otelstream._call import hash_of
-from otelstream._tools import Run, declared, registry, results, serving
+from otelstream._registry import declared, registry, serving
+from otelstream._toolrun import Run
 from otelstream._trouble import trouble
 from otelstream.anthropic._native import SCOPE
 
@@ -47,106 +50,87 @@ def request(options: Any) -> None:
     try:
         body = getattr(options, "json_data", None)
         if isinstance(body, Mapping):
-            results(body.get("messages"))
+            _results(body.get("messages"))
     except Exception:
         trouble("reading tool results")
 
 
-def _begin(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Run | None:
+def _results(messages: object) -> None:
+    """A later request carries the results of calls: they have run by now, if nobody saw them run. Ids only."""
+    now = clock()
+    for message in reversed(messages if isinstance(messages, (list, tuple)) else ()):
+        if not isinstance(message, Mapping) or message.get("role") == "assistant":
+            return
+        content = message.get("content")
+        for block in content if isinstance(content, (list, tuple)) else ():
+            if not isinstance(block, Mapping) or block.get("type") != "tool_result":
+                continue
+            call = registry.by_id(str(block.get("tool_use_id")))
+            if call is not None and registry.dispatched(call, "tool_result", now):
+                registry.finished(call, "failed" if block.get("is_error") is True else "committed", now)
+
+
+def _run_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Run | None:
+    """The run of the call whose block the runner hands to its own method."""
     try:
         block = kwargs.get("tool_use", args[-1] if args else None)
         call = registry.by_id(str(getattr(block, "id", "")))
         if call is not None:
-            run = Run(call.name, call, "runner")
-            held = declared(call.name)
-            # A held tool is started by its own gate, if at all.
-            run.start(stamped=held is None or held.hold is None)
-            return run
+            spec = declared.get(call.name)
+            return Run(call.name, call, "runner", stamped=spec is None or spec.hold is None)
     except Exception:
         trouble("matching a tool call")
     return None
 
 
-def _failed(result: Any) -> bool:
-    return isinstance(result, Mapping) and result.get("is_error") is True
+def _returned(run: Run | None, result: Any) -> Any:
+    if run is not None and isinstance(result, Mapping) and result.get("is_error") is True:
+        run.failed = True
+    return result
 
 
 def _run(wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
-    run = _begin(args, kwargs)
-    if run is None:
-        return wrapped(*args, **kwargs)
-    try:
-        result = wrapped(*args, **kwargs)
-    except BaseException as error:
-        run.end(error)
-        raise
-    run.end(failed=_failed(result))
-    return result
+    run = _run_of(args, kwargs)
+    with run or nullcontext():
+        return _returned(run, wrapped(*args, **kwargs))
 
 
 async def _arun(wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
-    run = _begin(args, kwargs)
-    if run is None:
-        return await wrapped(*args, **kwargs)
-    try:
-        result = await wrapped(*args, **kwargs)
-    except BaseException as error:
-        run.end(error)
-        raise
-    run.end(failed=_failed(result))
-    return result
+    run = _run_of(args, kwargs)
+    with run or nullcontext():
+        return _returned(run, await wrapped(*args, **kwargs))
 
 
-def _begin_call(tool: Any, args: tuple[Any, ...]) -> Run | None:
+def _run_by_name(tool: Any, args: tuple[Any, ...]) -> Run | None:
     """The run of a tool object that was called by itself, or by a runner that gives no ids (before 1.17)."""
     try:
-        if registry.idle or serving.get() is not None:
+        if (
+            registry.idle or serving.get() is not None or tool.name in declared
+        ):  # whose function tells, and knows better
             return None
-        name = tool.name
-        spec = declared(name)
-        if spec is not None:
-            return None  # its function tells, and knows better
-        found = registry.claim(name, hash_of(args[0]) if args else None)
+        found = registry.claim(tool.name, hash_of(args[0]) if args else None)
         if found is not None:
-            run = Run(name, found[0], "runner", guessed=found[1])
-            run.start()
-            return run
+            return Run(tool.name, found[0], "runner", guessed=found[1])
     except Exception:
         trouble("matching a tool call")
     return None
 
 
 def _call(wrapped: Any, tool: Any, args: Any, kwargs: Any) -> Any:
-    run = _begin_call(tool, args)
-    if run is None:
+    with _run_by_name(tool, args) or nullcontext():
         return wrapped(*args, **kwargs)
-    try:
-        result = wrapped(*args, **kwargs)
-    except BaseException as error:
-        run.end(error)
-        raise
-    run.end()
-    return result
 
 
 async def _acall(wrapped: Any, tool: Any, args: Any, kwargs: Any) -> Any:
-    run = _begin_call(tool, args)
-    if run is None:
+    with _run_by_name(tool, args) or nullcontext():
         return await wrapped(*args, **kwargs)
-    try:
-        result = await wrapped(*args, **kwargs)
-    except BaseException as error:
-        run.end(error)
-        raise
-    run.end()
-    return result
 
 
 def _is_held(wrapped: Any, calls: Any, args: Any, kwargs: Any) -> Any:
     """The eager runner asks whether to run a call now: one that `@tool(hold=...)` holds waits for the end."""
     try:
         block = kwargs.get("tool_use", args[0] if args else None)
-        spec = declared(getattr(block, "name", ""))
+        spec = declared.get(getattr(block, "name", ""))
         if spec is not None and spec.hold is not None:
             calls.hold(block)
     except Exception:

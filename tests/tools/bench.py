@@ -17,7 +17,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import otelstream
-from otelstream import _instrumentor, _tools
+from otelstream import _instrumentor
+from otelstream._registry import registry
 from otelstream._stream import StreamObservation
 
 T = TypeVar("T")
@@ -81,7 +82,7 @@ def instrumented(**settings: Any) -> Iterator[Bench]:
     """Otelstream on for a test, with nothing left of an earlier one."""
     bench = Bench()
     otelstream.uninstrument()
-    _tools.registry.forget()
+    registry.forget()
     otelstream.instrument(tracer_provider=bench.tracer_provider, meter_provider=bench.meter_provider, **settings)
     _instrumentor.listen(bench.add)
     try:

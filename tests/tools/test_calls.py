@@ -21,10 +21,11 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 import otelstream
-from otelstream import _instrumentor, _tools, _turn
+from otelstream import _instrumentor, _registry, _turn
 from otelstream import _semconv as s
 from otelstream._call import ToolCall
 from otelstream._ending import Ending
+from otelstream._registry import registry
 from otelstream.testing import ProviderSimulator, Schedule, Script, prose
 
 from .bench import ASK, Bench, instrumented, wait_for
@@ -335,12 +336,12 @@ def test_never_after_300_seconds(
     sim.play("text_short")
     with otelstream.turn("chat"):
         read(client)
-    _tools.registry.sweep()
+    registry.sweep()
     assert not bench.points(s.TOOL_CALLS.name)
-    monkeypatch.setattr(_tools, "clock", lambda: time.perf_counter() + 301)
+    monkeypatch.setattr(_registry, "clock", lambda: time.perf_counter() + 301)
     read(client)
     assert bench.points(s.TOOL_CALLS.name, s.DISPATCH_PHASE, s.TOOL_CALL_STATE) == {("never", "ready"): 1}
-    assert _tools.registry.idle
+    assert registry.idle
 
 
 def test_never_at_exit(sim: ProviderSimulator) -> None:
@@ -371,7 +372,7 @@ def test_not_more_than_1024_wait(bench: Bench) -> None:
             stream.tool_opened(call)
             stream.tool_ready(call, time.perf_counter())
         stream.end(Ending("completed"))
-    assert len(_tools.registry._waiting) == _tools.MAX_WAITING
+    assert len(registry._waiting) == _registry.MAX_WAITING
     assert bench.points(s.TOOL_CALLS.name, s.DISPATCH_PHASE) == {("never",): 2000 - 1024}
 
 
@@ -388,8 +389,8 @@ def test_tool_names_from_a_hostile_source(bench: Bench, sim: ProviderSimulator, 
             call = ToolCall(f"\x00\x1b[31m{number}-{i}-" + "x" * 10_000, f"id\n{number}-{i}" * 1000)
             stream.tool_opened(call)
             stream.tool_ready(call, time.perf_counter())
-            _tools.registry.dispatched(call, "decorator", time.perf_counter())
-            _tools.registry.finished(call, "committed", time.perf_counter())
+            registry.dispatched(call, "decorator", time.perf_counter())
+            registry.finished(call, "committed", time.perf_counter())
         stream.end(Ending("completed"))
     names = {name for (name,) in bench.points(s.TOOL_CALLS.name, s.TOOL_NAME)}
     assert len(names) <= s.MAX_TOOL_NAMES + 1
@@ -398,8 +399,8 @@ def test_tool_names_from_a_hostile_source(bench: Bench, sim: ProviderSimulator, 
         for event in span.events:
             assert all(len(str(value)) <= 128 for value in (event.attributes or {}).values())
     assert sum(bench.points(s.TOOL_CALLS.name).values()) == 10_000
-    assert _tools.registry.idle
-    assert sys.getsizeof(_tools.registry._seen) < 10_000
+    assert registry.idle
+    assert sys.getsizeof(registry._seen) < 10_000
 
     sim.play(Script().tool_use("\x00" + "y" * 10_000, {"a": 1}, id="\x1b" * 5000))
     with otelstream.turn("\x00" + "z" * 10_000, route="\x1b" * 500):
@@ -438,14 +439,14 @@ def resident() -> int:
 def test_turns_leave_no_growth() -> None:
     """Turns by the thousand leave nothing behind, stopped or not, their calls run or not."""
     with instrumented(spans="off") as bench:
-        turns(_turn.MAX_IDLE + 2 * _tools.MAX_WAITING + 1000)
+        turns(_turn.MAX_IDLE + 2 * _registry.MAX_WAITING + 1000)
         bench.ended.clear()
         gc.collect()
-        kept = len(_turn._known.all()), len(_tools.registry._waiting), len(gc.get_objects())
+        kept = len(_turn._known.all()), len(registry._waiting), len(gc.get_objects())
         turns(1000)
         bench.ended.clear()
         gc.collect()
-        again = len(_turn._known.all()), len(_tools.registry._waiting), len(gc.get_objects())
+        again = len(_turn._known.all()), len(registry._waiting), len(gc.get_objects())
     assert again[:2] == kept[:2]
     assert again[2] - kept[2] < 500
 
@@ -455,7 +456,7 @@ def test_a_hundred_thousand_turns_leave_no_growth() -> None:
     """The same, 100 000 times: no object more, and no memory that the process did not have."""
     with instrumented(spans="off") as bench:
         _instrumentor.listen(bench.add, stop=True)
-        turns(_turn.MAX_IDLE + 2 * _tools.MAX_WAITING + 5000)
+        turns(_turn.MAX_IDLE + 2 * _registry.MAX_WAITING + 5000)
         gc.collect()
         objects, pages = len(gc.get_objects()), resident()
         turns(100_000)
@@ -689,7 +690,7 @@ def test_at_run_time_nothing_reaches_the_application(monkeypatch: pytest.MonkeyP
     with otelstream.tool_call({"id": 7}), otelstream.tool_call(object()), otelstream.tool_call("toolu_nowhere"):
         assert mail("odd") == "odd"
     with instrumented():
-        monkeypatch.setattr(_tools.registry, "claim", None)
+        monkeypatch.setattr(registry, "claim", None)
         assert mail("broken") == "broken"
     assert otelstream.record_stop() in (True, False)
 
@@ -745,7 +746,7 @@ def test_a_fork_starts_anew(bench: Bench, sim: ProviderSimulator, client: Any) -
         read(client)
         child = os.fork()
         if not child:
-            fine = _tools.registry.idle and otelstream.record_stop(turn="chat") is False
+            fine = registry.idle and otelstream.record_stop(turn="chat") is False
             os._exit(0 if fine else 1)
         assert os.waitpid(child, 0)[1] == 0
-        assert not _tools.registry.idle
+        assert not registry.idle

@@ -13,7 +13,8 @@ import anthropic
 import pytest
 
 from otelstream import _semconv as s
-from otelstream import _tools
+from otelstream._call import ToolCall
+from otelstream._registry import registry
 from otelstream.testing import Exchange, Fault, ProviderSimulator, Schedule, Script
 
 from .agent import EVIDENCES, MOMENTS, Agent, Log
@@ -155,7 +156,7 @@ def test_every_cell(
         perform(sim, evidence, moment)
         agent = Agent(bench, clients[colour], sink.port, cell, evidence, moment, colour)
         log: Log = loop.run_until_complete(agent.run())
-        _tools.registry.exit()  # decide on what still waits
+        registry.exit()  # decide on what still waits
         call = bench.ended[0].tool_calls[0]
         exchange = sim.log[0]
 
@@ -187,7 +188,7 @@ def perform(sim: ProviderSimulator, evidence: str, moment: str) -> None:
     sim.play(Script().text("It is done. " * 30), schedule=Schedule(gap=0.002))
 
 
-def check_times(call: _tools.ToolCall, log: Log, exchange: Exchange, mails: list[float], evidence: str) -> None:
+def check_times(call: ToolCall, log: Log, exchange: Exchange, mails: list[float], evidence: str) -> None:
     assert call.dispatched_at is not None
     assert call.since_end is not None
     if evidence == "tool_result":  # an upper bound, and so it is said

@@ -17,7 +17,8 @@ import pytest
 
 import otelstream
 from otelstream import _semconv as s
-from otelstream import _tools
+from otelstream._call import ToolCall
+from otelstream._registry import registry
 from otelstream.testing import ProviderSimulator, Schedule, Script, prose
 
 from .bench import ASK, Bench, instrumented, wait_for
@@ -415,7 +416,7 @@ def interleavings(sim: ProviderSimulator, count: int, seed: int) -> dict[str, in
     return found
 
 
-def _ref(call: _tools.ToolCall, turn: Any, refs: list[str]) -> str:
+def _ref(call: ToolCall, turn: Any, refs: list[str]) -> str:
     return refs[list(turn.tool_calls).index(call)]
 
 
@@ -431,8 +432,8 @@ def check_interleavings(sim: ProviderSimulator, count: int, seed: int) -> None:
         bench.ended.clear()
         assert found["ran"] > count / 4
         assert found["withheld"] > count / 4
-        assert not _tools.registry._by_id
-        assert not _tools.registry._waiting
+        assert not registry._by_id
+        assert not registry._waiting
     gc.collect()
     wait_for(lambda: threading.active_count() <= threads + 1)
 

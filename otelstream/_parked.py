@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where and when tools ran, to tell who kept a stream parked."""
+
+from __future__ import annotations
+
+import asyncio
+from _thread import get_ident
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from otelstream._stream import StreamObservation
+    from otelstream._turn import Turn
+
+Place = tuple[int, int]
+MAX_RUNS = 64  # remembered
+_runs: deque[tuple[float, float, Place, Turn | None]] = deque(maxlen=MAX_RUNS)
+
+
+def here() -> Place:
+    """The thread and the asyncio task that run this."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        task = None
+    return get_ident(), id(task) if task is not None else 0
+
+
+def ran(start: float, end: float, where: Place, turn: Turn | None) -> None:
+    """Remember when a tool ran, and where."""
+    _runs.append((start, end, where, turn))
+
+
+def by_tool(stream: StreamObservation, start: float, end: float) -> bool:
+    """Whether a tool of ours ran in the reader of `stream` for most of that time, or its turn waited for one."""
+    place = here()
+    for began, ended, where, turn in list(_runs):
+        overlap = min(end, ended) - max(start, began)
+        share = overlap / (end - start) if end > start else 0.0
+        if share > 0.5 and (where == place or (share > 0.8 and turn is not None and turn is stream.turn)):
+            return True
+    return False
+
+
+def forget() -> None:
+    """Start anew, in a forked child."""
+    _runs.clear()
