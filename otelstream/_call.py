@@ -34,8 +34,10 @@ class ToolCall:
     evidence: s.Evidence | None = None  # how its dispatch was seen; None: it was not
     guessed: bool = False  # neither its id nor its arguments told it from others of its name
     decided_never: bool = field(default=False, repr=False)  # nobody waits for its dispatch any more
-    dispatched_at: float | None = field(default=None, repr=False)  # on the stream's clock, as are the next two
+    dispatched_at: float | None = field(default=None, repr=False)  # on the stream's clock, as are the next ones
     finished_at: float | None = field(default=None, repr=False)
+    withheld_at: float | None = field(default=None, repr=False)
+    held: bool = field(default=False, repr=False)  # its gate has it, and has neither let it go nor refused it
     stream: StreamObservation | None = field(default=None, repr=False)
     span: Span | None = field(default=None, repr=False)  # of the run, while it runs
     arguments: int | None = field(default=None, repr=False)  # a hash of them: content is never kept

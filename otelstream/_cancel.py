@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from time import perf_counter as clock
 from typing import TYPE_CHECKING
@@ -131,6 +131,7 @@ def stop(turn: Turn, trigger: s.Trigger, at: float) -> None:
             return
         turn.stopped = TurnStop(trigger, at)
         reached = [stream for stream in turn.open_streams() if ask(stream, trigger, at)]
+        _settle_held(turn.tool_calls)
         for call in turn.tool_calls:
             if call.stream is not None:
                 call.stream.wake()  # a call that is held must not run any more
@@ -191,6 +192,7 @@ def inherit(stream: StreamObservation, turn: Turn) -> None:
 
 def settle(stream: StreamObservation, ending: Ending, at: float) -> Cancel | None:
     """Decide what became of the stop of `stream`, which ended at `at`; None for one that nobody stopped."""
+    _settle_held(stream.all_tool_calls())
     asked = stream.asked
     if asked is None and ending.trigger is None:
         return None
@@ -214,6 +216,14 @@ def settle(stream: StreamObservation, ending: Ending, at: float) -> Cancel | Non
         max(0, stream.chars - asked.chars),
         found,
     )
+
+
+def _settle_held(calls: Collection[ToolCall]) -> None:
+    """Withhold at once what is held and must not run any more: those who wait for it may be slow to look."""
+    if any(call.held for call in calls):
+        from otelstream import _hold
+
+        _hold.settle(calls)
 
 
 def _closed(ending: Ending) -> s.Propagation:

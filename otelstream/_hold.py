@@ -7,7 +7,7 @@ import _thread
 import asyncio
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from time import perf_counter as clock
 
@@ -87,25 +87,23 @@ class Hold:
 
     def _may_run(self, call: ToolCall, began: float, *, blocking: bool) -> bool:
         """True to run, False to wait on; raises ToolWithheld, and records it, to refuse."""
-        reason = self._refusal(call, began, blocking=blocking)
+        reason = _refusal(call) or self._impatience(call, began, blocking=blocking)
         if reason is None:
             stream = call.stream
-            return stream is None or (stream.ending is not None and (call.released or not self.ack))
-        registry.withheld(call)
+            if stream is not None and (stream.ending is None or (self.ack and not call.released)):
+                return False
+            if registry.let_go(call):
+                return True
+            reason = _refusal(call) or "its run was let go before"
+        registry.withhold(call)
         raise ToolWithheld(f"tool {call.name!r} was not run: {reason}")
 
-    def _refusal(self, call: ToolCall, began: float, *, blocking: bool) -> str | None:
-        stream = call.stream
+    def _impatience(self, call: ToolCall, began: float, *, blocking: bool) -> str | None:
+        """Why this caller waits no longer for what is still open."""
+        stream, now = call.stream, clock()
         if stream is None:
             return None
-        if stream.asked is not None or (stream.turn is not None and stream.turn.stopped is not None):
-            return "its turn was stopped"
-        now = clock()
         if stream.ending is not None:
-            if stream.outcome != "completed":
-                return f"its stream ended {stream.outcome}"
-            if call.ready is None or call.input == "invalid":
-                return "its input is not whole"
             if self.ack and not call.released and now - began > self.timeout:
                 return f"it was not released within {self.timeout:g} s"
             return None
@@ -119,6 +117,26 @@ class Hold:
         return None
 
 
+def _refusal(call: ToolCall) -> str | None:
+    """Why `call` must not run, whoever asks and however long they wait; None while that is open, or when it may."""
+    stream = call.stream
+    if stream is not None:
+        if stream.asked is not None or (stream.turn is not None and stream.turn.stopped is not None):
+            return "its turn was stopped"
+        if stream.ending is not None and stream.outcome != "completed":
+            return f"its stream ended {stream.outcome}"
+        if stream.ending is not None and (call.ready is None or call.input == "invalid"):
+            return "its input is not whole"
+    return "it was withheld before" if call.state == "withheld" else None
+
+
+def settle(calls: Iterable[ToolCall]) -> None:
+    """Withhold those of `calls` that their gate has and must not let go any more, before those look who wait there."""
+    for call in calls:
+        if call.held and _refusal(call) is not None:
+            registry.withhold(call)
+
+
 class _Waiting:
     """While inside, the end of the call's stream, its release and a Stop wake the one who waits."""
 
@@ -128,6 +146,7 @@ class _Waiting:
         self._call, self._wake = call, wake
 
     def __enter__(self) -> None:
+        self._call.held = self._call.state != "withheld"
         if self._call.stream is not None:
             self._call.stream.waiters.append(self._wake)
 
@@ -135,6 +154,7 @@ class _Waiting:
         if self._call.stream is not None:
             self._call.stream.waiters.remove(self._wake)
         if error is not None and not isinstance(error, ToolWithheld):
+            self._call.held = False
             self._call.claims.append(True)  # interrupted while it waited: it has not been run
 
 

@@ -33,7 +33,7 @@ class ToolSpans:
                 registry.dispatched(call, "span", _at(span.start_time))
                 scope = getattr(getattr(span, "instrumentation_scope", None), "name", None)
                 if call.evidence == "span" and call.stream.emitted and scope not in told_elsewhere:
-                    write(call, span, linked=False)
+                    write(call, span)
         except Exception:
             trouble("reading the start of a span")
 

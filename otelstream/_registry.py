@@ -153,6 +153,16 @@ class Registry:
                 return call, True
         return None
 
+    def given_up(self, name: str, *, id: str = "", arguments: int | None = None) -> ToolCall | None:  # noqa: A002
+        """The call of this turn that such a run would serve, but which was withheld, or nobody waits for any more."""
+        turn = _turn.current()
+        for call in reversed(turn.tool_calls if turn is not None else ()):
+            if call.name != name or call.dispatched_at is not None or call.held:
+                continue
+            if call.id == id if id else arguments is not None and call.arguments == arguments:
+                return call
+        return None
+
     def _candidates(self, name: str) -> list[ToolCall]:
         """The calls of that tool that wait, oldest first, and those that run."""
         with self._lock:
@@ -197,16 +207,28 @@ class Registry:
         self._count(call)
         return True
 
-    def withheld(self, call: ToolCall) -> None:
-        """The hold of `call` refused it."""
+    def let_go(self, call: ToolCall) -> bool:
+        """The hold of `call` lets it run; False when it was refused meanwhile."""
         with self._lock:
+            held, call.held = call.held, False
+        return held
+
+    def withhold(self, call: ToolCall) -> None:
+        """The hold of `call` refuses it, unless it has let it go."""
+        stream = call.stream
+        with self._lock:
+            if not call.held:
+                return
+            call.held = False
+            # Refused by the end of its stream: the record, which is about to be made, takes it.
+            by_the_end = stream is not None and stream.end_at is not None and stream.emitted_at is None
+            call.withheld_at = stream.end_at if by_the_end and stream is not None else clock()
             self._waiting.pop(id(call), None)
             self._drop(call)
             call.state = "withheld"
             call.dispatched_at = call.evidence = None  # the runner, or `tool_call`, had only meant to start it
             call.decided_never = True
         self._count(call)
-        stream = call.stream
         if stream is not None and _stopped(stream) and call.effect != "read":
             _cancel.count_one(stream, call, "withheld")
 

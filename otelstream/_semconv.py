@@ -249,7 +249,7 @@ EVENTS: Final[tuple[Event, ...]] = (
     ),
     Event(
         EVENT_TOOL_FINISHED,
-        "a tool returned or raised",
+        "a tool returned or raised, or its hold refused the call",
         (
             TOOL_NAME,
             TOOL_CALL_ID,

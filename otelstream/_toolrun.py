@@ -75,6 +75,19 @@ class Run:
         except Exception:
             trouble("ending a tool")
 
+    def refused(self, error: BaseException) -> None:
+        """The hold of the call refused it: that goes on a span of the tool's once the stream's record is out."""
+        try:
+            call = self.call
+            out = call.stream.emitted_at if call is not None and call.stream is not None else None
+            if call is None or out is None or call.withheld_at is None or call.withheld_at <= out:
+                return
+            if call.span is None:  # else the run around this one says it
+                self._open_span()
+                self._close_span(error)
+        except Exception:
+            trouble("saying that a tool was withheld")
+
     def _open_span(self) -> None:
         current = trace.get_current_span()
         if _tool.carries(current, self.call):
@@ -95,7 +108,7 @@ class Run:
             return
         if span.is_recording():
             if self.call is not None:
-                _tool.write(self.call, span, linked=self._own_span)
+                _tool.write(self.call, span)
             if self._own_span and error is not None:
                 span.set_attribute(s.ERROR_TYPE, type(error).__qualname__)
                 span.set_status(Status(StatusCode.ERROR))

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, get_args, overload
 
 from otelstream import _semconv as s
 from otelstream._call import ToolCall, hash_of
-from otelstream._errors import ConfigurationError
+from otelstream._errors import ConfigurationError, ToolWithheld
 from otelstream._hold import Hold
 from otelstream._registry import Declared, declared, registry, serving
 from otelstream._toolrun import Run
@@ -103,7 +103,11 @@ def _observed(function: Any, spec: Declared, *, like: Any) -> Any:
         async def arun(*args: Any, **kwargs: Any) -> Any:
             run = _find(spec, signature, args, kwargs)
             if spec.hold is not None and run.call is not None:
-                await spec.hold.apass(run.call)
+                try:
+                    await spec.hold.apass(run.call)
+                except ToolWithheld as error:
+                    run.refused(error)
+                    raise
             with run:
                 return await function(*args, **kwargs)
 
@@ -113,7 +117,11 @@ def _observed(function: Any, spec: Declared, *, like: Any) -> Any:
     def run_it(*args: Any, **kwargs: Any) -> Any:
         run = _find(spec, signature, args, kwargs)
         if spec.hold is not None and run.call is not None:
-            spec.hold.pass_(run.call)
+            try:
+                spec.hold.pass_(run.call)
+            except ToolWithheld as error:
+                run.refused(error)
+                raise
         with run:
             return function(*args, **kwargs)
 
@@ -122,11 +130,16 @@ def _observed(function: Any, spec: Declared, *, like: Any) -> Any:
 
 def _find(spec: Declared, signature: inspect.Signature | None, args: Any, kwargs: Any) -> Run:
     try:
-        waiting = not registry.idle or serving.get() is not None
-        found = registry.claim(spec.name, _arguments(signature, args, kwargs)) if waiting else None
+        if registry.idle and serving.get() is None and spec.hold is None:
+            return Run(spec.name, None, "decorator")
+        arguments = _arguments(signature, args, kwargs)
+        found = registry.claim(spec.name, arguments)
         if found is not None:
             return Run(spec.name, found[0], "decorator", guessed=found[1])
         if spec.hold is not None:
+            again = registry.given_up(spec.name, arguments=arguments)
+            if again is not None:
+                return Run(spec.name, again, "decorator")
             spec.hold.ungated(spec.name)
     except Exception:
         trouble("matching a tool call")

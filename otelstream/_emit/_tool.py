@@ -34,17 +34,18 @@ def start(runtime: Runtime, name: str, call: ToolCall | None) -> Span:
             attributes[s.TOOL_CALL_ID] = runtime.labels.text(call.id)
         if call.stream is not None and call.stream.span is not None:
             links.append(Link(call.stream.span.get_span_context()))
+            call.told.add("link")
     name = f"{s.EXECUTE_TOOL} {runtime.labels.text(name)}"
     return runtime.tracer.start_span(name, kind=SpanKind.INTERNAL, attributes=attributes, links=links)
 
 
-def write(call: ToolCall, span: Span, *, linked: bool) -> None:
+def write(call: ToolCall, span: Span) -> None:
     """Say on the span of a tool what its call was; with its events where the stream's span has ended before."""
     stream = call.stream
     span.set_attributes(_attributes(call))
     if stream is None or stream.runtime.settings.events not in ("span", "both"):
         return
-    if not linked and stream.span is not None and hasattr(span, "add_link") and "link" not in call.told:
+    if stream.span is not None and hasattr(span, "add_link") and "link" not in call.told:
         call.told.add("link")
         span.add_link(stream.span.get_span_context())
     for name, at, attributes in events(call, after=stream.emitted_at):
@@ -79,7 +80,8 @@ def events(
     stream = call.stream
     if stream is None:
         return
-    for name, at in ((s.EVENT_TOOL_DISPATCHED, call.dispatched_at), (s.EVENT_TOOL_FINISHED, call.finished_at)):
+    over = call.finished_at if call.withheld_at is None else call.withheld_at
+    for name, at in ((s.EVENT_TOOL_DISPATCHED, call.dispatched_at), (s.EVENT_TOOL_FINISHED, over)):
         if at is None or (before is not None and at > before) or (after is None) == (before is None):
             continue
         if after is not None and at <= after:

@@ -74,10 +74,14 @@ def _run_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Run | None:
     """The run of the call whose block the runner hands to its own method."""
     try:
         block = kwargs.get("tool_use", args[-1] if args else None)
-        call = registry.by_id(str(getattr(block, "id", "")))
+        id_ = str(getattr(block, "id", ""))
+        spec = declared.get(getattr(block, "name", ""))
+        held = spec is not None and spec.hold is not None
+        call = registry.by_id(id_)
+        if call is None and held and spec is not None:
+            call = registry.given_up(spec.name, id=id_)
         if call is not None:
-            spec = declared.get(call.name)
-            return Run(call.name, call, "runner", stamped=spec is None or spec.hold is None)
+            return Run(call.name, call, "runner", stamped=not held)
     except Exception:
         trouble("matching a tool call")
     return None
@@ -133,6 +137,9 @@ def _is_held(wrapped: Any, calls: Any, args: Any, kwargs: Any) -> Any:
         spec = declared.get(getattr(block, "name", ""))
         if spec is not None and spec.hold is not None:
             calls.hold(block)
+            call = registry.by_id(block.id)
+            if call is not None and call.dispatched_at is None:
+                call.held = True
     except Exception:
         trouble("deferring a tool call")
     return wrapped(*args, **kwargs)

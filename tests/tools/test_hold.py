@@ -10,6 +10,7 @@ import random
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import anthropic
@@ -21,7 +22,7 @@ from otelstream._call import ToolCall
 from otelstream._registry import registry
 from otelstream.testing import ProviderSimulator, Schedule, Script, prose
 
-from .bench import ASK, Bench, instrumented, wait_for
+from .bench import ASK, Bench, global_provider, instrumented, wait_for
 
 VERSION = tuple(int(part) for part in anthropic.__version__.split(".")[:2])
 WATCHDOG = 120.0  # seconds after which a test is deadlocked, and says where
@@ -301,6 +302,168 @@ def test_the_eager_runner_defers(bench: Bench, sim: ProviderSimulator, colour: s
     assert first.tool_calls[0].state == ("committed" if clean else "withheld")
     if clean:
         assert ran[0] >= (first.end_at or 0.0)
+
+
+# --- what is said of a withheld call --------------------------------------------------------------------------
+
+
+def said_of_withheld(span: Any) -> list[dict[str, Any]]:
+    """What the events on `span` say of calls that were withheld; none was started."""
+    assert s.EVENT_TOOL_DISPATCHED not in [event.name for event in span.events]
+    return [dict(event.attributes or {}) for event in span.events if event.name == s.EVENT_TOOL_FINISHED]
+
+
+def check_withheld(said: list[dict[str, Any]], call: ToolCall) -> None:
+    assert [(each[s.TOOL_CALL_ID], each[s.TOOL_CALL_STATE], each[s.TOOL_CALL_EFFECT]) for each in said] == [
+        (call.id, "withheld", "write")
+    ]
+    assert said[0][s.TOOL_CALL_SINCE_READY] >= 0
+    assert said[0][s.TOOL_CALL_SINCE_END] <= 0
+    assert (call.phase, call.evidence, call.dispatched_at) == ("never", None, None)
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_refused_in_the_stream_by_decorator(sim: ProviderSimulator, client: Any, native: bool) -> None:
+    """Refused while its stream runs, a call is on the stream's span as withheld, and has no span of its own."""
+    if native and VERSION < (1, 14):
+        pytest.skip("this SDK makes no spans")
+
+    @otelstream.tool(effect="write", hold=True)
+    def deploy(ref: str) -> str:
+        raise AssertionError("it must not run")
+
+    sim.play(calls_of("deploy", then=prose(60)))
+    with instrumented() as bench, global_provider(bench.tracer_provider) if native else nullcontext():
+        with client.messages.stream(**ASK) as stream:
+            for event in stream:
+                if is_tool_stop(event):
+                    with pytest.raises(otelstream.ToolWithheld, match="reader"):
+                        deploy("main")
+        (ended,) = bench.ended
+        assert ended.native == native
+        (span,) = bench.spans()
+        check_withheld(said_of_withheld(span), ended.tool_calls[0])
+
+
+@pytest.mark.parametrize("ending", ["stop", "close", "truncated"])
+def test_refused_by_the_end_of_the_stream_in_a_task(bench: Bench, sim: ProviderSimulator, ending: str) -> None:
+    """A task that waits at the gate when its stream ends badly is withheld on the stream's own record."""
+
+    @otelstream.tool(effect="write", hold=True)
+    async def deploy(ref: str) -> str:
+        raise AssertionError("it must not run")
+
+    sim.clear()
+    script = calls_of("deploy", then=prose(120))
+    sim.play(
+        script if ending != "truncated" else Script().tool_use("deploy", {"ref": "x"}).text("So").end("max_tokens")
+    )
+
+    async def run() -> None:
+        async with anthropic.AsyncAnthropic(base_url=sim.base_url, api_key="unused") as client:
+            with otelstream.turn("chat") as turn:
+                async with client.messages.stream(**ASK) as stream:
+                    async for event in stream:
+                        if is_tool_stop(event):
+                            task = asyncio.create_task(deploy(event.content_block.input["ref"]))
+                            while not bench_waits(turn):  # noqa: ASYNC110 - until it is at the gate
+                                await asyncio.sleep(0)
+                            if ending == "stop":
+                                otelstream.record_stop()
+                            if ending != "truncated":
+                                break
+                with pytest.raises(
+                    otelstream.ToolWithheld, match="stopped" if ending == "stop" else "its stream ended"
+                ):
+                    await task
+
+    asyncio.run(run())
+    (ended,) = bench.ended
+    (span,) = bench.spans()
+    check_withheld(said_of_withheld(span), ended.tool_calls[0])
+    if ending != "truncated":
+        assert ended.cancel is not None
+        assert [call.name for call in ended.cancel.ledger.withheld] == ["deploy"]
+        assert not ended.cancel.ledger.discarded
+        assert bench.points(s.CANCELLATION_SIDE_EFFECTS.name, s.SIDE_EFFECT) == {("withheld",): 1}
+
+
+@pytest.mark.skipif(VERSION < (1, 17), reason="this SDK has no eager runner")
+@pytest.mark.parametrize("ending", ["stop", "close", "truncated"])
+def test_deferred_by_the_eager_runner(bench: Bench, sim: ProviderSimulator, client: Any, ending: str) -> None:
+    """What the eager runner deferred and nobody asks for again is withheld by the end of the stream, and so it says."""
+
+    @anthropic.beta_tool
+    @otelstream.tool(effect="write", hold=True)
+    def deploy(ref: str) -> str:
+        """Deploy."""
+        raise AssertionError("it must not run")
+
+    script = Script().tool_use("deploy", {"ref": "main"}).text(prose(120))
+    sim.play(script.end("max_tokens" if ending == "truncated" else "tool_use"))
+    with otelstream.turn("chat"):
+        runner = client.beta.messages.tool_runner(**ASK, tools=[deploy], stream=True, run_tools_eagerly=True)
+        stream = next(iter(runner))
+        for event in stream:
+            if event.type == "text" and ending != "truncated":
+                if ending == "stop":
+                    otelstream.record_stop()
+                break
+        stream.close()
+    (ended,) = bench.ended
+    (span,) = bench.spans()
+    check_withheld(said_of_withheld(span), ended.tool_calls[0])
+    assert bench.points(s.TOOL_CALLS.name, s.DISPATCH_PHASE, s.TOOL_CALL_STATE) == {("never", "withheld"): 1}
+
+
+@pytest.mark.parametrize("around", ["nothing", "tool_call"])
+def test_refused_after_the_record_is_out(bench: Bench, sim: ProviderSimulator, client: Any, around: str) -> None:
+    """Too late for the stream's span, a refusal is on one span of the tool's, linked to it: an error, withheld."""
+
+    @otelstream.tool(effect="write", hold=True)
+    def deploy(ref: str) -> str:
+        raise AssertionError("it must not run")
+
+    sim.play(Script().tool_use("deploy", {"ref": "main"}).text("So").end("max_tokens"))
+    with otelstream.turn("chat") as turn:
+        with client.messages.stream(**ASK) as stream:
+            message = stream.get_final_message()
+        gate = otelstream.tool_call(message.content[0]) if around == "tool_call" else nullcontext()
+        with pytest.raises(otelstream.ToolWithheld, match="truncated"), gate:
+            deploy("main")
+    call = turn.tool_calls[0]
+    (span,) = bench.spans(s.EXECUTE_TOOL)
+    (said,) = said_of_withheld(span) if around == "nothing" else said_of_withheld(span)[-1:]
+    assert (said[s.TOOL_CALL_STATE], said[s.TOOL_CALL_ID]) == ("withheld", call.id)
+    assert said[s.TOOL_CALL_SINCE_END] > 0
+    attributes = span.attributes or {}
+    assert (attributes[s.TOOL_CALL_STATE], attributes[s.DISPATCH_PHASE]) == ("withheld", "never")
+    assert attributes[s.ERROR_TYPE] == "ToolWithheld"
+    assert len(span.links) == 1
+
+
+@pytest.mark.parametrize("how", ["again", "by its block"])
+def test_a_withheld_call_stays_withheld(bench: Bench, sim: ProviderSimulator, client: Any, how: str) -> None:
+    """Tried again in its turn, a withheld call is refused again: that no call waits any more does not let it run."""
+
+    @otelstream.tool(effect="write", hold=True)
+    def deploy(ref: str) -> str:
+        raise AssertionError("it must not run")
+
+    sim.play(Script().tool_use("deploy", {"ref": "main"}).text("So").end("max_tokens"))
+    with otelstream.turn("chat"):
+        message = read(client)
+        for _ in range(3):
+            around = otelstream.tool_call(message.content[0]) if how == "by its block" else nullcontext()
+            with pytest.raises(otelstream.ToolWithheld), around:
+                deploy("main")
+    assert bench.points(s.TOOL_CALLS.name, s.DISPATCH_PHASE, s.TOOL_CALL_STATE) == {("never", "withheld"): 1}
+
+
+def read(client: Any) -> Any:
+    """The whole message of one stream."""
+    with client.messages.stream(**ASK) as stream:
+        return stream.get_final_message()
 
 
 @pytest.mark.parametrize(
