@@ -205,13 +205,16 @@ def settle(stream: StreamObservation, ending: Ending, at: float) -> Cancel | Non
     if asked is None:
         trigger = ending.trigger or "app_close"
         return Cancel(trigger, stream.position, _closed(ending), at, stream.visible_chars, ledger=found)
+    propagation = _propagation(stream, asked, ending, at)
+    # A stream that nobody closed ended with its last activity: it is let go only now.
+    closed_at = clock() if propagation in ("closed_by_gc", "still_open") else at
     return Cancel(
         asked.trigger,
         asked.where,
-        _propagation(stream, asked, ending, at),
+        propagation,
         asked.at,
         asked.visible_chars,
-        max(0.0, at - asked.at),
+        max(0.0, closed_at - asked.at),
         max(0, stream.chunks - asked.chunks),
         max(0, stream.chars - asked.chars),
         found,
@@ -258,6 +261,7 @@ def events(stream: StreamObservation, cancel: Cancel, at: float) -> None:
         s.SIDE_EFFECTS_DISCARDED: len(cancel.ledger.discarded),
     }
     if cancel.close_delay is not None:
+        at = cancel.at + cancel.close_delay
         outcome[s.CANCEL_CLOSE_DELAY] = cancel.close_delay
         outcome[s.CANCEL_DELIVERED_CHUNKS] = cancel.delivered_chunks or 0
         outcome[s.CANCEL_DELIVERED_CHARS] = cancel.delivered_chars or 0
