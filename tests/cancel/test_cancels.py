@@ -9,11 +9,12 @@ import statistics
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import anthropic
 import pytest
-from tools.bench import ASK, Bench, instrumented, wait_for
+from tools.bench import ASK, Bench, global_provider, instrumented, wait_for
 
 import otelstream
 from otelstream import _cancel, _turn
@@ -33,6 +34,8 @@ SCRIPT = (
     .end("tool_use")
 )
 _delays: list[float] = []
+CANCEL_EVENTS = (s.EVENT_CANCEL_REQUESTED, s.EVENT_CANCEL_OUTCOME)
+CANCEL_ATTRIBUTES = (s.CANCEL_TRIGGER, s.CANCEL_AT, s.CANCEL_PROPAGATION, s.CANCEL_CLOSE_DELAY)
 
 # Where in the answer: the event that the reader holds when the stop comes.
 PLACES: dict[str, Callable[[Any], bool]] = {
@@ -52,7 +55,7 @@ def sim() -> Iterator[ProviderSimulator]:
 
 
 @pytest.fixture(scope="module")
-def client(sim: ProviderSimulator) -> Iterator[Any]:
+def connected(sim: ProviderSimulator) -> Iterator[Any]:
     with anthropic.Anthropic(base_url=sim.base_url, api_key="unused", max_retries=0) as client:
         yield client
 
@@ -65,16 +68,53 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
 
 
 @pytest.fixture(scope="module")
-def async_client(sim: ProviderSimulator, loop: asyncio.AbstractEventLoop) -> Iterator[Any]:
+def async_connected(sim: ProviderSimulator, loop: asyncio.AbstractEventLoop) -> Iterator[Any]:
     client = anthropic.AsyncAnthropic(base_url=sim.base_url, api_key="unused", max_retries=0)
     yield client
     loop.run_until_complete(client.close())
 
 
-@pytest.fixture
-def bench() -> Iterator[Bench]:
+@pytest.fixture(params=["own", "native"])
+def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    """Otelstream on, with spans of its own or on those that the SDK makes; what each of them says is looked at."""
+    native = request.param == "native"
     with instrumented(cancel_late_after=0.15) as bench:
-        yield bench
+        with global_provider(bench.tracer_provider) if native else nullcontext():
+            yield bench
+        for stream in bench.ended:
+            assert stream.native == native
+            check_span(bench, stream)
+
+
+def check_span(bench: Bench, stream: StreamObservation) -> None:
+    """One span for the stream, with what its record says of a stop; nothing of one where nobody stopped it."""
+    assert stream.span is not None
+    of_streams = [span for span in bench.spans() if s.OUTCOME in (span.attributes or {})]
+    assert len(of_streams) == len(bench.ended)
+    (span,) = [span for span in of_streams if span.context == stream.span.get_span_context()]
+    said = {key: value for key, value in (span.attributes or {}).items() if key in CANCEL_ATTRIBUTES}
+    events = [event.name for event in span.events if event.name in CANCEL_EVENTS]
+    cancel = stream.cancel
+    if cancel is None:
+        assert (said, events) == ({}, [])
+        return
+    assert events == list(CANCEL_EVENTS)
+    delay = {} if cancel.close_delay is None else {s.CANCEL_CLOSE_DELAY: cancel.close_delay}
+    words = {s.CANCEL_TRIGGER: cancel.trigger, s.CANCEL_AT: cancel.where, s.CANCEL_PROPAGATION: cancel.propagation}
+    assert said == words | delay
+
+
+# The SDK takes its tracer once a client; a copy shares the connections.
+
+
+@pytest.fixture
+def client(connected: Any, bench: Bench) -> Any:
+    return connected.copy()
+
+
+@pytest.fixture
+def async_client(async_connected: Any, bench: Bench) -> Any:
+    return async_connected.copy()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -201,6 +241,8 @@ class TestAsked:
         assert stream.cancel is not None
         assert (stream.outcome, stream.cancel.trigger) == ("abandoned", ask.__name__)
         assert (stream.cancel.where, stream.cancel.propagation) == (place, "closed_by_gc")
+        # From the ask to the drop; its socket may live on to the next collection.
+        assert (stream.cancel.close_delay or 0.0) > 0
 
     @staticmethod
     def agrees_with_the_provider(sim: ProviderSimulator, cancel: _cancel.Cancel) -> None:
