@@ -125,7 +125,7 @@ class Runtime:
             self._drain()
             return
         if not stream.own_span and stream.span is not None:
-            self._write_span(stream)  # somebody else ends that span now: later is too late
+            self.write_span(stream)  # somebody else ends that span now: later is too late
         self._deferred.append(stream)
         try:
             _thread.start_new_thread(self._drain, ())
@@ -142,7 +142,7 @@ class Runtime:
 
     def _emit(self, stream: StreamObservation, *, in_finaliser: bool) -> None:
         if stream.own_span or not in_finaliser:
-            self._write_span(stream)
+            self.write_span(stream)
         try:
             stream.emitted = True
             self.metrics.ended(stream)
@@ -167,7 +167,8 @@ class Runtime:
             except Exception:
                 trouble("an on_stream_end callback")
 
-    def _write_span(self, stream: StreamObservation) -> None:
+    def write_span(self, stream: StreamObservation) -> None:
+        """Write the record on the span, as far as that still records. Never raises."""
         span, own = stream.span, stream.own_span
         if span is None:
             return

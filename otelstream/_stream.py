@@ -360,6 +360,13 @@ class StreamObservation:
         `at`: the arrival of the terminal event; without it the stream ended with its last activity, or now when it
         never had a response.
         """
+        self.decide(ending, at)
+        self.publish()
+
+    def decide(self, ending: Ending, at: float | None = None) -> None:
+        """`end()` for who has something to close first: `publish()` is to follow. Never raises."""
+        if self.ending is not None:
+            return
         try:
             self._once.pop()
         except IndexError:
@@ -386,6 +393,16 @@ class StreamObservation:
             trouble("settling a stream")
             self.end_at = self.end_at or clock()
             self.ending = self.ending or ending
+        self._once.append(True)  # for whoever publishes first
+
+    def publish(self) -> None:
+        """Emit the record, once, if the end is decided. Never raises."""
+        try:
+            if self.ending is None:
+                return
+            self._once.pop()
+        except IndexError:
+            return
         self.runtime.finish(self)
         if self.waiters:
             self.wake()

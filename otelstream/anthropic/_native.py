@@ -51,6 +51,8 @@ def observe_end(stream: StreamObservation, response: Any) -> None:
         try:
             if not _decide(stream, how, error):
                 how, error = "closed", None
+            if stream.native_end is not None:  # decided, and published only when all is closed: too late for this span
+                stream.runtime.write_span(stream)
         except Exception:
             trouble("deciding with the SDK's observer")
         observer.end(how, error)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from typing import Any
@@ -75,9 +75,10 @@ class Patches:
                 self._wrap(cls, "__init__", self._opened)
                 self._wrap(cls, "_iter_events", events)
                 self._wrap(cls, "__iter__" if cls is streaming.Stream else "__aiter__", self._iterated)
-                self._wrap(cls, "close", self._close)
-            for response in (responses.APIResponse, responses.AsyncAPIResponse):
-                self._wrap(response, "close", self._close_raw)
+            self._wrap(streaming.Stream, "close", self._close)
+            self._wrap(streaming.AsyncStream, "close", self._aclose)
+            self._wrap(responses.APIResponse, "close", self._close)
+            self._wrap(responses.AsyncAPIResponse, "close", self._aclose)
             _tools.attach(self._wrap)
         except AttributeError:
             self.remove()
@@ -267,21 +268,43 @@ class Patches:
             trouble("watching a stream helper")
         return events
 
-    def _close(self, wrapped: Any, sdk_stream: Any, args: Any, kwargs: Any) -> Any:
-        stream = _observed(sdk_stream)
-        if stream is not None and stream.ending is None:
-            try:
-                stream.end(leaving(stream, in_flight()), clock())
-            except Exception:
-                trouble("closing a stream")
-        return wrapped(*args, **kwargs)
+    # A close must not wait for what a record costs, exporters perhaps: it is decided before and published after.
 
-    def _close_raw(self, wrapped: Any, response: Any, args: Any, kwargs: Any) -> Any:
+    def _close(self, wrapped: Any, closed: Any, args: Any, kwargs: Any) -> Any:
+        stream = _left(closed)
         try:
-            _raw.close(response)
-        except Exception:
-            trouble("closing a raw response")
-        return wrapped(*args, **kwargs)
+            return wrapped(*args, **kwargs)
+        finally:
+            if stream is not None:
+                stream.publish()
+
+    def _aclose(self, wrapped: Any, closed: Any, args: Any, kwargs: Any) -> Any:
+        stream = _left(closed)
+        closing = wrapped(*args, **kwargs)
+        return closing if stream is None else _published_after(closing, stream)
+
+
+def _left(closed: Any) -> StreamObservation | None:
+    """The stream that the application ends by closing this SDK stream or raw response, decided here."""
+    try:
+        if hasattr(closed, "http_response"):
+            return _raw.close(closed)
+        stream = _observed(closed)
+        if stream is not None and stream.ending is None:
+            stream.decide(leaving(stream, in_flight()), clock())
+            if stream.span is not None and not stream.own_span and not stream.native:
+                stream.publish()  # who made that span may end it with the close
+            return stream
+    except Exception:
+        trouble("closing a stream")
+    return None
+
+
+async def _published_after(closing: Awaitable[Any], stream: StreamObservation) -> Any:
+    try:
+        return await closing
+    finally:
+        stream.publish()
 
 
 def _observed(sdk_stream: Any) -> StreamObservation | None:

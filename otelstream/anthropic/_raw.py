@@ -122,8 +122,8 @@ class _Body:
         flying = sys.exc_info()[1]
         # A loop that was left, or a cancel whose reason is still to come: the client closes the body under both.
         waits = isinstance(flying, GeneratorExit) or (flying and is_task_cancel(flying) and self._otelstream.verdict)
-        if not waits:
-            self._end(leaving(self._otelstream, flying), clock())
+        if not waits and self._lines is not None:  # else the SDK's stream over this body knows better
+            self._otelstream.decide(leaving(self._otelstream, flying), clock())
 
     def _read(self) -> Ending:
         if self._opaque:
@@ -155,7 +155,10 @@ def _bodies(sync_base: Any, async_base: Any) -> tuple[type, type]:
 
         def close(self) -> None:
             self._closed()
-            self._body.close()
+            try:
+                self._body.close()
+            finally:
+                self._otelstream.publish()
 
     class AsyncBody(_Body, async_base):  # type: ignore[misc]
         async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -173,7 +176,10 @@ def _bodies(sync_base: Any, async_base: Any) -> tuple[type, type]:
 
         async def aclose(self) -> None:
             self._closed()
-            await self._body.aclose()
+            try:
+                await self._body.aclose()
+            finally:
+                self._otelstream.publish()
 
     return Body, AsyncBody
 
@@ -193,15 +199,15 @@ def watch(stream: StreamObservation, response: Any) -> None:
     response.stream = kind(stream, body, response.headers.get("content-encoding", "").strip().lower())
 
 
-def close(response: Any) -> None:
-    """The application closes a raw response, perhaps after it let go of what it read it by."""
-    stream = response.http_response.__dict__.get("_otelstream")
+def close(response: Any) -> StreamObservation | None:
+    """Decide on a raw response that the application closes, perhaps after it let go of what it read it by."""
+    stream: StreamObservation | None = response.http_response.__dict__.get("_otelstream")
     if stream is None or stream.ending is not None:
-        return
-    native_end = stream.native_end
-    stream.end(leaving(stream, sys.exc_info()[1]), stream.reading.let_go or clock())
-    if native_end is not None:
-        native_end()
+        return None
+    stream.decide(leaving(stream, sys.exc_info()[1]), stream.reading.let_go or clock())
+    if stream.native_end is not None:
+        stream.native_end()
+    return stream
 
 
 def parsed(response: Any) -> None:
