@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from otelstream._semconv import GAP_BOUNDS
@@ -42,34 +42,32 @@ class Gaps:
 
     def add(self, gaps: Sequence[float]) -> None:
         """Add some gaps, in seconds."""
-        size = len(gaps)
-        longest = max(gaps)
-        self.count += size
-        self.total += sum(gaps)
-        self.longest = max(self.longest, longest)
-        if len(self._exact) < EXACT:
-            self._exact.fromlist(list(gaps[: EXACT - len(self._exact)]))
-        counts = self.counts
-        if longest <= GAP_BOUNDS[0]:  # a burst, the commonest batch of all
-            counts[0] += size
-            return
         ordered = sorted(gaps)
-        below = 0
-        for index in range(bisect_left(GAP_BOUNDS, ordered[0]), len(GAP_BOUNDS)):
-            upto = bisect_right(ordered, GAP_BOUNDS[index], below)
-            counts[index] += upto - below
+        size = len(ordered)
+        self.count += size
+        self.total += sum(ordered)
+        self.longest = max(self.longest, ordered[-1])
+        self._keep(ordered)
+        counts, below = self.counts, 0
+        while below < size:  # once per bucket that is not empty
+            bucket = bisect_left(GAP_BOUNDS, ordered[below])
+            upto = bisect_right(ordered, GAP_BOUNDS[bucket], below) if bucket < len(GAP_BOUNDS) else size
+            counts[bucket] += upto - below
             below = upto
-            if below == size:
-                return
-        counts[-1] += size - below
 
     def merge(self, other: Gaps) -> None:
         """Add all gaps of another bag."""
         self.count += other.count
         self.total += other.total
         self.longest = max(self.longest, other.longest)
-        self._exact.extend(other._exact[: EXACT - len(self._exact)])
+        self._keep(other._exact)
         self.counts = [mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True)]
+
+    def _keep(self, gaps: Iterable[float]) -> None:
+        if self.count <= EXACT:
+            self._exact.extend(gaps)
+        elif self._exact:
+            self._exact = array("d")  # buckets tell from here on
 
     def quantile(self, q: float) -> float | None:
         """The gap that a share `q` does not exceed; interpolated in its bucket once gaps are many."""
@@ -92,15 +90,23 @@ class Gaps:
 class Cadence:
     """The gaps of a stream: those of closed windows summed up in `all`, and the window that is open."""
 
-    __slots__ = ("_chars", "_size", "_start", "_window", "all", "windows")
+    __slots__ = ("_chars", "_closed", "_size", "_start", "_window", "all")
 
     def __init__(self) -> None:
         self.all = Gaps()
-        self.windows: list[Window] = []
+        self._closed = array("d")  # the fields of one window after the other: an open stream is to stay small
         self._window = Gaps()
         self._size = FIRST_WINDOW
         self._start = 0.0
         self._chars = 0
+
+    @property
+    def windows(self) -> list[Window]:
+        """The windows that are closed, oldest first."""
+        rows = zip(*[iter(self._closed)] * len(Window._fields), strict=True)
+        return [
+            Window(start, end, int(size), p50, p95, top, int(chars)) for start, end, size, p50, p95, top, chars in rows
+        ]
 
     @property
     def room(self) -> int:
@@ -125,9 +131,9 @@ class Cadence:
         if not gaps.count:
             return
         p50, p95 = gaps.quantile(0.5) or 0.0, gaps.quantile(0.95) or 0.0
-        self.windows.append(Window(self._start, elapsed, gaps.count, p50, p95, gaps.longest, self._chars))
+        self._closed.extend(Window(self._start, elapsed, gaps.count, p50, p95, gaps.longest, self._chars))
         self.all.merge(gaps)
         self._window = Gaps()
         self._start = elapsed
         self._chars = 0
-        self._size = 0 if len(self.windows) >= LAST_WINDOW - 1 else self._size * 2
+        self._size = 0 if len(self._closed) >= (LAST_WINDOW - 1) * len(Window._fields) else self._size * 2

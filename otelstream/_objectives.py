@@ -136,6 +136,10 @@ class Objectives:
     def for_stream(self, model: str, route: str | None) -> tuple[Objective, ...]:
         return tuple(item for item in self.items if item.covers(model, route))
 
+    def judge(self, stream: Judged, model: str, route: str | None) -> tuple[tuple[Objective, ObjectiveResult], ...]:
+        """The verdict of each objective that covers an ended stream."""
+        return tuple((item, item.judge(stream)) for item in self.for_stream(model, route))
+
     def thresholds(self, kind: ObjectiveKind) -> tuple[float, ...]:
         """The thresholds of one kind, in seconds, as bounds of histograms (whole ones as int)."""
         found: Iterable[float] = (item.threshold for item in self.items if item.kind == kind and item.threshold)

@@ -26,6 +26,7 @@ from otelstream._trouble import trouble
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
+    from otelstream._objectives import Objective
     from otelstream._runtime import Runtime
     from otelstream._turn import Turn
 
@@ -97,6 +98,7 @@ class StreamObservation:
         "flush_pending",
         "foreign",
         "garbled",
+        "judged",
         "last",
         "last_attempt_at",
         "last_chunk_at",
@@ -158,6 +160,7 @@ class StreamObservation:
         self.own_span = self.native = self.foreign = False
         self.native_end: Callable[[], object] | None = None  # ends the SDK's own span, if that still lives
         self.opened_under = identity(sys.exc_info()[1])
+        self.judged: tuple[tuple[Objective, s.ObjectiveResult], ...] = ()  # by the objectives, once it has ended
         self.verdict: Ending | None = None  # a verdict that waits for one that knows better
         # the hot path's own: see the adapter's readers
         self.waits: list[float] = []
@@ -257,10 +260,11 @@ class StreamObservation:
 
     def add_chunks(self, kind: s.BlockKind, gaps: Sequence[float], chunks: int, chars: int, at: float) -> None:
         """Add a batch: `gaps` in seconds (one fewer than `chunks` when the first of all is among them)."""
-        if self.runtime.settings.chunk_events:
+        settings = self.runtime.settings
+        if settings.chunk_events:
             for index, gap in enumerate(gaps, self.chunks + chunks - len(gaps)):
                 self.event(s.EVENT_CHUNK, at, {s.BLOCK_KIND: kind, s.CHUNK_INDEX: index, s.CHUNK_GAP: gap})
-        if self.runtime.settings.chunk_metric == "semconv":
+        if settings.chunk_metric == "semconv":
             self.runtime.metrics.chunk_times(self, gaps)
         self.chunks += chunks
         self.chars += chars
@@ -386,6 +390,7 @@ class StreamObservation:
             self._close_detector(at)
             self.ending = self._settle(ending, silence)
             self.cadence.close((self.last_chunk_at or at) - self.started)
+            self.judged = self.runtime.settings.objectives.judge(self, self.model, self.route)
             self.cancel = _cancel.settle(self, self.ending, at)
             self.emitted_at = now
             self._last_events(at, now)

@@ -139,9 +139,8 @@ class Metrics:
         if fault != "none":
             error = self._labels.error(stream.error_type or fault)
             add(s.STREAM_FAILURES, labels={s.FAULT: fault, s.PHASE: phase, s.ERROR_TYPE: error})
-        for objective in self._settings.objectives.for_stream(stream.model, stream.route):
-            judged = {s.OBJECTIVE_NAME: objective.name, s.OBJECTIVE_RESULT: objective.judge(stream)}
-            add(s.OBJECTIVE_STREAMS, labels=judged)
+        for objective, result in stream.judged:
+            add(s.OBJECTIVE_STREAMS, labels={s.OBJECTIVE_NAME: objective.name, s.OBJECTIVE_RESULT: result})
         add(s.STREAM_DURATION, duration, labels={s.OUTCOME: outcome})
         self._first_token(stream, add, outcome, duration)
         for stall in stream.stalls:

@@ -79,7 +79,6 @@ def nanoseconds(stream: StreamObservation, at: float) -> int:
 def summary(stream: StreamObservation) -> dict[str, AttributeValue]:
     """The attributes that say how one ended stream went; what nobody knows is left out."""
     gaps = stream.cadence.all
-    objectives = stream.runtime.settings.objectives.for_stream(stream.model, stream.route)
     ended_without_token = stream.duration if stream.time_to_first_token is None else None
     values: dict[str, AttributeValue | None] = {
         s.OUTCOME: stream.outcome,
@@ -130,7 +129,7 @@ def summary(stream: StreamObservation) -> dict[str, AttributeValue]:
         ("completion", s.OBJECTIVE_COMPLETION),
         ("integrity", s.OBJECTIVE_INTEGRITY),
     ):
-        results = [objective.judge(stream) for objective in objectives if objective.kind == kind]
+        results = [result for objective, result in stream.judged if objective.kind == kind]
         if results:
             # Several of one kind: the worst verdict is the one a sampler must not miss.
             values[name] = next(word for word in ("bad", "good", "excluded") if word in results)

@@ -80,6 +80,7 @@ def flush(stream: StreamObservation, at: float) -> int:
     if not count:
         return countdown(stream)
     reading: Reading = stream.reading
+    settings = stream.runtime.settings
     stream.summing = True
     batch, gaps = datas[:count], waits[:count]
     del datas[:count], waits[:count]
@@ -99,8 +100,8 @@ def flush(stream: StreamObservation, at: float) -> int:
     if stream.first_chunk_at is None:
         stream.first_chunk(kind, at)
         gaps = gaps[1:]
-    elif max(gaps) > stream.runtime.settings.stall_threshold:
-        stream.stalled(max(gaps), _source(stream, at, max(gaps)), at)
+    elif (longest := max(gaps)) > settings.stall_threshold:
+        stream.stalled(longest, _source(stream, at, longest), at)
     if reading.visible and stream.first_token_at is None:
         stream.first_token("tool_input" if kind == "tool_input" else "text", at)
     tool = reading.tool
@@ -111,7 +112,7 @@ def flush(stream: StreamObservation, at: float) -> int:
         if tool.size <= MAX_INPUT_CHARS:
             reading.buffer.append(text)
     stream.add_chunks(kind, gaps, chunks, len(text), at)
-    if stream.runtime.settings.repetition and stream.repeats(kind, text, at):
+    if settings.repetition and stream.repeats(kind, text, at):
         return 0
     return countdown(stream)
 
