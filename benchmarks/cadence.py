@@ -17,6 +17,7 @@ from functools import partial
 from otelstream._semconv import GAP_BOUNDS
 from otelstream._stream import BATCH
 
+BUCKET = partial(bisect_left, GAP_BOUNDS)
 Design = Callable[[list[float], list[int]], None]
 
 
@@ -51,12 +52,10 @@ def each_gap(gaps: list[float], counts: list[int]) -> None:
         counts[bisect_left(GAP_BOUNDS, gap)] += 1
 
 
-def counter(
-    gaps: list[float], counts: list[int], bucket: Callable[[float], int] = partial(bisect_left, GAP_BOUNDS)
-) -> None:
+def counter(gaps: list[float], counts: list[int]) -> None:
     """One bisection per gap, mapped and counted in C."""
     max(gaps)
-    for index, count in Counter(map(bucket, gaps)).items():
+    for index, count in Counter(map(BUCKET, gaps)).items():
         counts[index] += count
 
 

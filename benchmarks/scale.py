@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Many streams open at once: added processor time, memory, time to first token, and what a scrape costs.
 
-    python benchmarks/scale.py                 # 100 and 1 000 over loopback, 10 000 held open in process
+    python benchmarks/scale.py    # 100 and 1 000 over loopback, 10 000 held open in process, 200 threads
     python benchmarks/scale.py --streams 100
 
 Each figure is of otelstream beside the bare SDK: the same work in a process of its own, in alternating rounds.
@@ -18,6 +18,7 @@ import resource
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -29,24 +30,30 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--streams", type=int, nargs="*", default=[100, 1000])
     parser.add_argument("--held", type=int, default=10_000)
+    parser.add_argument("--threads", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", type=Path)
     parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
     os.environ["ANTHROPIC_OPEN_TELEMETRY"] = "false"
     if args.worker:
         kind, subject, count = args.worker
-        run = {"loopback": loopback, "held": held}[kind]
+        run = {"loopback": loopback, "held": held, "threads": threads}[kind]
         print(json.dumps(run(subject == "otelstream", int(count))))
         return 0
-    for kind, counts in (("loopback", args.streams), ("held", [args.held] if args.held else [])):
-        for count in counts:
+    found: dict[str, dict[str, list[float]]] = {}
+    for kind, counts in (("loopback", args.streams), ("held", [args.held]), ("threads", [args.threads])):
+        for count in filter(None, counts):
             rounds = [
                 {subject: spawn(kind, subject, count) for subject in ("bare", "otelstream")} for _ in range(args.rounds)
             ]
             print(f"\n{count} streams, {kind}; load {os.getloadavg()[0]:.1f}; medians of {args.rounds} rounds")
             for name in rounds[0]["bare"]:
                 bare, ours = (statistics.median(r[s][name] for r in rounds) for s in ("bare", "otelstream"))
+                found.setdefault(f"{count} {kind}", {})[name] = [bare, ours]
                 print(f"  {name:44} bare {bare:10.2f}   otelstream {ours:10.2f}   added {ours - bare:+10.2f}")
+    if args.json:
+        args.json.write_text(json.dumps(found, indent=1) + "\n")
     return 0
 
 
@@ -64,13 +71,18 @@ def instrument() -> Any:
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.metrics.export import InMemoryMetricReader
     from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
-    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
     import otelstream
 
+    class Discard(SpanExporter):
+        """Keeps nothing: spans that pile up would be memory of ours."""
+
+        def export(self, spans: Any) -> SpanExportResult:
+            return SpanExportResult.SUCCESS
+
     provider = TracerProvider()
-    provider.add_span_processor(BatchSpanProcessor(InMemorySpanExporter()))
+    provider.add_span_processor(BatchSpanProcessor(Discard()))
     reader = InMemoryMetricReader()
     otelstream.instrument(tracer_provider=provider, meter_provider=MeterProvider([reader]))
     return reader
@@ -169,6 +181,42 @@ def held(ours: bool, count: int) -> dict[str, float]:
         stream.close()
     figures["close, µs a stream"] = (time.process_time() - begin) / count * 1e6
     return figures
+
+
+def threads(ours: bool, count: int) -> dict[str, float]:
+    """`count` threads that read short streams, replayed from memory, one after the other: they meet at the ends."""
+    sys.path.insert(0, str(Path(__file__).parent))
+    from _replay import clients, frames
+
+    if ours:
+        instrument()
+    client, _ = clients(frames(20, 5))
+    start, each = threading.Barrier(count + 1), 25
+    slowest: list[float] = []
+
+    def one() -> None:
+        start.wait()
+        worst = 0.0
+        for _ in range(each):
+            begin = time.perf_counter()
+            for _event in client.messages.create(**CALL, stream=True):
+                pass
+            worst = max(worst, time.perf_counter() - begin)
+        slowest.append(worst)
+
+    workers = [threading.Thread(target=one) for _ in range(count)]
+    for worker in workers:
+        worker.start()
+    used, begin = time.process_time(), time.perf_counter()
+    start.wait()
+    for worker in workers:
+        worker.join()
+    streams = count * each
+    return {
+        "processor µs a stream": (time.process_time() - used) / streams * 1e6,
+        "elapsed µs a stream": (time.perf_counter() - begin) / streams * 1e6,
+        "the slowest stream of a thread, median, ms": statistics.median(slowest) * 1e3,
+    }
 
 
 if __name__ == "__main__":

@@ -41,6 +41,8 @@ SUBJECTS: dict[str, str] = {
     "Traceloop": "opentelemetry.instrumentation.anthropic",
     "Logfire": "logfire",
 }
+SHORT = 20
+WHOLE = f"a whole stream of {SHORT} chunks,"
 SHAPES = ("create", "stream", "async create", "async stream")
 MESSAGES = [{"role": "user", "content": "x"}]
 
@@ -49,8 +51,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--chunks", type=int, default=3000)
-    parser.add_argument("--subjects", default="", help="comma-separated; default: all that are installed")
-    parser.add_argument("--cases", default="text:5,text:20,text:85,tool:5,thinking:5", help="kind:characters a delta")
+    parser.add_argument("--subjects", default="", help="separated by semicolons; default: all that are installed")
+    parser.add_argument(
+        "--cases",
+        default="text:5,text:20,text:85,tool:5,thinking:5",
+        help="kind:characters a delta",
+    )
     parser.add_argument("--json", type=Path)
     parser.add_argument("--picture", type=Path)
     parser.add_argument("--worker", help=argparse.SUPPRESS)
@@ -58,7 +64,7 @@ def main() -> int:
     if args.worker:
         print(json.dumps(work(args.worker, args.cases.split(","), args.chunks)))
         return 0
-    wanted = [name.strip() for name in args.subjects.split(",") if name.strip()] or list(SUBJECTS)
+    wanted = [name.strip() for name in args.subjects.split(";") if name.strip()] or list(SUBJECTS)
     subjects = [name for name in wanted if not SUBJECTS[name] or installed(SUBJECTS[name])]
     for name in sorted(set(wanted) - set(subjects)):
         print(f"not installed here: {name} ({SUBJECTS[name]})", file=sys.stderr)
@@ -101,7 +107,10 @@ def spawn(subject: str, args: argparse.Namespace) -> dict[str, float]:
 
 
 def work(subject: str, cases: list[str], chunks: int) -> dict[str, float]:
-    """Measure one subject: microseconds a chunk by case and shape, the best of three after a warm-up."""
+    """Measure one subject: microseconds a chunk by case and shape, and those of a whole stream of `SHORT` chunks.
+
+    A chunk is the difference of a long stream and a short one, so that what a stream costs once is not in it.
+    """
     sys.path.insert(0, str(Path(__file__).parent))
     from _replay import clients, frames
 
@@ -109,13 +118,22 @@ def work(subject: str, cases: list[str], chunks: int) -> dict[str, float]:
     figures: dict[str, float] = {}
     for case in cases:
         kind, size = case.split(":")
-        sync, asynchronous = clients(frames(chunks, int(size), kind))
         loop = asyncio.new_event_loop()
-        for shape, run in readers(sync, asynchronous, loop, floor=subject == "floor").items():
-            run()
+        lengths = [
+            readers(*clients(frames(count, int(size), kind)), loop, floor=subject == "floor")
+            for count in (SHORT, chunks)
+        ]
+        for shape in SHAPES:
+            short, long = (length[shape] for length in lengths)
+            for _ in range(20):
+                short()
+            long()
             gc.collect()
             gc.disable()
-            figures[f"{case} {shape}"] = min(run() for _ in range(3)) / chunks * 1e6
+            once = statistics.median(short() for _ in range(60))
+            figures[f"{case} {shape}"] = (min(long() for _ in range(5)) - once) / (chunks - SHORT) * 1e6
+            if case == cases[0]:
+                figures[f"{WHOLE} {shape}"] = once * 1e6
             gc.enable()
         loop.close()
     return figures
@@ -174,17 +192,17 @@ def readers(
 ) -> dict[str, Callable[[], float]]:
     """The four ways of reading, each returning the seconds it took from the request on."""
     call: dict[str, Any] = {"model": "m", "max_tokens": 1, "messages": MESSAGES}
-    clock = time.thread_time  # processor time: these machines are shared
+    clock, wall = time.thread_time, time.perf_counter  # processor time: these machines are shared
 
     def watched(stream: Any) -> Iterator[Any]:
         total, longest = 0.0, 0.0
-        ask = clock()
+        ask = wall()
         for _count, event in enumerate(stream, 1):
-            wait = clock() - ask
+            wait = wall() - ask
             total += wait
             longest = max(longest, wait)
             yield event
-            ask = clock()
+            ask = wall()
 
     def create() -> float:
         start = clock()
@@ -202,14 +220,14 @@ def readers(
 
     async def awatched(stream: Any) -> Any:
         count, total, longest = 0, 0.0, 0.0
-        ask = clock()
+        ask = wall()
         async for event in stream:
-            wait = clock() - ask
+            wait = wall() - ask
             count += 1
             total += wait
             longest = max(longest, wait)
             yield event
-            ask = clock()
+            ask = wall()
 
     async def acreate() -> float:
         start = clock()
@@ -256,9 +274,9 @@ def summarise(rounds: list[dict[str, dict[str, float]]], subjects: list[str]) ->
 
 
 def render(table: dict[str, Any], subjects: list[str]) -> str:
-    lines = [f"Added µs a chunk: median of {table['rounds']} rounds [quartiles], and best against best.", ""]
+    lines = [f"Added µs: median of {table['rounds']} rounds [quartiles], and best against best.", ""]
     for case, row in table["cases"].items():
-        lines.append(f"{case}: the bare SDK takes {row['bare']} µs a chunk")
+        lines.append(f"{case}: the bare SDK takes {row['bare']} µs{'' if case.startswith(WHOLE) else ' a chunk'}")
         for name in subjects:
             if name != "bare":
                 figure = row[name]

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from otelstream._semconv import GAP_BOUNDS
@@ -40,15 +40,22 @@ class Gaps:
         self.longest = 0.0
         self._exact = array("d")
 
-    def add(self, gaps: Sequence[float]) -> None:
-        """Add some gaps, in seconds."""
-        ordered = sorted(gaps)
-        size = len(ordered)
+    def add(self, gaps: Sequence[float], longest: float) -> None:
+        """Add some gaps, in seconds; `longest` is the longest of them."""
+        size = len(gaps)
         self.count += size
-        self.total += sum(ordered)
-        self.longest = max(self.longest, ordered[-1])
-        self._keep(ordered)
-        counts, below = self.counts, 0
+        self.total += sum(gaps)
+        if longest > self.longest:  # noqa: PLR1730  # cheaper than max()
+            self.longest = longest
+        if self.count <= EXACT:
+            self._exact.extend(gaps)
+        elif self._exact:
+            self._exact = array("d")  # buckets tell from here on
+        counts = self.counts
+        if longest <= GAP_BOUNDS[0]:  # out of one buffer, the commonest batch of all
+            counts[0] += size
+            return
+        ordered, below = sorted(gaps), 0
         while below < size:  # once per bucket that is not empty
             bucket = bisect_left(GAP_BOUNDS, ordered[below])
             upto = bisect_right(ordered, GAP_BOUNDS[bucket], below) if bucket < len(GAP_BOUNDS) else size
@@ -60,14 +67,11 @@ class Gaps:
         self.count += other.count
         self.total += other.total
         self.longest = max(self.longest, other.longest)
-        self._keep(other._exact)
         self.counts = [mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True)]
-
-    def _keep(self, gaps: Iterable[float]) -> None:
         if self.count <= EXACT:
-            self._exact.extend(gaps)
-        elif self._exact:
-            self._exact = array("d")  # buckets tell from here on
+            self._exact.extend(other._exact)
+        else:
+            self._exact = array("d")
 
     def quantile(self, q: float) -> float | None:
         """The gap that a share `q` does not exceed; interpolated in its bucket once gaps are many."""
@@ -90,13 +94,14 @@ class Gaps:
 class Cadence:
     """The gaps of a stream: those of closed windows summed up in `all`, and the window that is open."""
 
-    __slots__ = ("_chars", "_closed", "_size", "_start", "_window", "all")
+    __slots__ = ("_chars", "_closed", "_size", "_start", "_window", "all", "room")
 
     def __init__(self) -> None:
         self.all = Gaps()
         self._closed = array("d")  # the fields of one window after the other: an open stream is to stay small
         self._window = Gaps()
-        self._size = FIRST_WINDOW
+        self._size = self.room = FIRST_WINDOW
+        """Chunks until the window closes; a batch must not be larger, so that windows end where they say."""
         self._start = 0.0
         self._chars = 0
 
@@ -108,17 +113,13 @@ class Cadence:
             Window(start, end, int(size), p50, p95, top, int(chars)) for start, end, size, p50, p95, top, chars in rows
         ]
 
-    @property
-    def room(self) -> int:
-        """Chunks until the window closes; a batch must not be larger, so that windows end where they say."""
-        return self._size - self._window.count if self._size else OPEN_ENDED
-
-    def add(self, gaps: Sequence[float], chars: int, elapsed: float) -> None:
-        """Add one batch of gaps in seconds, that ended at `elapsed` seconds since the request."""
+    def add(self, gaps: Sequence[float], longest: float, chars: int, elapsed: float) -> None:
+        """Add one batch of gaps in seconds, the longest among them, that ended at `elapsed` since the request."""
         if gaps:
-            self._window.add(gaps)
+            self._window.add(gaps, longest)
+            self.room -= len(gaps)
         self._chars += chars
-        if self._size and self._window.count >= self._size:
+        if self.room <= 0:
             self.close(elapsed)
 
     def open(self, elapsed: float) -> None:
@@ -136,4 +137,5 @@ class Cadence:
         self._window = Gaps()
         self._start = elapsed
         self._chars = 0
-        self._size = 0 if len(self._closed) >= (LAST_WINDOW - 1) * len(Window._fields) else self._size * 2
+        last = len(self._closed) >= (LAST_WINDOW - 1) * len(Window._fields)
+        self._size = self.room = OPEN_ENDED if last else self._size * 2

@@ -258,8 +258,10 @@ class StreamObservation:
         self.first_token_at, self.first_token_kind = at, kind
         self.event(s.EVENT_FIRST_TOKEN, at, {s.FIRST_TOKEN_KIND: kind, s.CHUNK_INDEX: self.chunks})
 
-    def add_chunks(self, kind: s.BlockKind, gaps: Sequence[float], chunks: int, chars: int, at: float) -> None:
-        """Add a batch: `gaps` in seconds (one fewer than `chunks` when the first of all is among them)."""
+    def add_chunks(
+        self, kind: s.BlockKind, gaps: Sequence[float], longest: float, chunks: int, chars: int, at: float
+    ) -> None:
+        """Add a batch: `gaps` in seconds, the longest of them; one fewer than `chunks` if it holds the first of all."""
         settings = self.runtime.settings
         if settings.chunk_events:
             for index, gap in enumerate(gaps, self.chunks + chunks - len(gaps)):
@@ -272,7 +274,7 @@ class StreamObservation:
         self.last_chunk_at = at
         if kind == "text":
             self.visible_chars += chars
-        self.cadence.add(gaps, chars, at - self.started)
+        self.cadence.add(gaps, longest, chars, at - self.started)
         self.ping_seen = False
 
     def repeats(self, kind: s.BlockKind, text: str, at: float) -> bool:

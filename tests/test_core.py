@@ -66,7 +66,7 @@ class Parrot:
         if first:
             stream.first_chunk(kind, at)
             stream.first_token(kind, at)
-        stream.add_chunks(kind, [] if first else [gap], 1, len(text), at)
+        stream.add_chunks(kind, [] if first else [gap], gap, 1, len(text), at)
         stream.repeats(kind, text, at)
 
     def close(self) -> None:

@@ -68,9 +68,10 @@ class Reading:
 
 def countdown(stream: StreamObservation) -> int:
     """How many deltas may wait to be summed: one while a first chunk or token may be the next."""
-    if stream.first_chunk_at is None or (stream.first_token_at is None and stream.reading.visible):
+    if stream.first_token_at is None and (stream.first_chunk_at is None or stream.reading.visible):
         return 1
-    return min(BATCH, stream.cadence.room)
+    room = stream.cadence.room
+    return BATCH if room > BATCH else room  # noqa: FURB136  # cheaper than min()
 
 
 def flush(stream: StreamObservation, at: float) -> int:
@@ -100,6 +101,7 @@ def flush(stream: StreamObservation, at: float) -> int:
     if stream.first_chunk_at is None:
         stream.first_chunk(kind, at)
         gaps = gaps[1:]
+        longest = max(gaps, default=0.0)
     elif (longest := max(gaps)) > settings.stall_threshold:
         stream.stalled(longest, _source(stream, at, longest), at)
     if reading.visible and stream.first_token_at is None:
@@ -111,7 +113,7 @@ def flush(stream: StreamObservation, at: float) -> int:
         tool.size += len(text)
         if tool.size <= MAX_INPUT_CHARS:
             reading.buffer.append(text)
-    stream.add_chunks(kind, gaps, chunks, len(text), at)
+    stream.add_chunks(kind, gaps, longest, chunks, len(text), at)
     if settings.repetition and stream.repeats(kind, text, at):
         return 0
     return countdown(stream)
@@ -278,7 +280,7 @@ def _whole_chunk(stream: StreamObservation, kind: s.BlockKind, chars: int, at: f
             stream.stalled(stream.carry, _source(stream, at, stream.carry), at)
     if stream.reading.visible and stream.first_token_at is None:
         stream.first_token("text", at)
-    stream.add_chunks(kind, gaps, 1, chars, at)
+    stream.add_chunks(kind, gaps, stream.carry, 1, chars, at)
     stream.carry = 0.0
 
 
