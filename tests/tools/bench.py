@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -75,6 +76,13 @@ def wait_for(condition: Callable[[], T], seconds: float = 20.0) -> T:
         assert time.monotonic() < until, f"not within {seconds} s"
         time.sleep(0.002)
     return found
+
+
+def spread(found: Collection[float]) -> str:
+    """How differences in seconds are distributed, in words."""
+    ordered = sorted(abs(each) * 1e3 for each in found)
+    middle, most = statistics.median(ordered), ordered[int(len(ordered) * 0.9)]
+    return f"{len(ordered)} times: median {middle:.2f} ms, p90 {most:.2f} ms, max {ordered[-1]:.2f} ms"
 
 
 @contextmanager
