@@ -16,6 +16,7 @@ from websockets.sync.client import connect
 
 import otelstream
 from otelstream import _semconv as s
+from otelstream._ending import cancelled
 from otelstream._stream import StreamObservation
 from otelstream.asgi import StreamHopMiddleware
 from otelstream.testing import Exchange, ProviderSimulator, Schedule, Script, prose
@@ -232,6 +233,8 @@ def test_no_message_is_taken_from_the_application(bench: Bench, seed: int) -> No
                         seen.append(reading.result())
                 await asyncio.sleep(chance.random() / 300)
             assert stream is None or stream.asked is None or stream.asked.trigger == "client_disconnect"
+            if stream is not None:
+                stream.end(cancelled("app_close"))
 
         async def send(message: Any) -> None:
             await asyncio.sleep(0)
