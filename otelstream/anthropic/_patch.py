@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
@@ -22,6 +23,7 @@ from otelstream.anthropic._faults import before_stream, leaving, watch_helper
 from otelstream.anthropic._protocol import Reading, left_open, pending
 from otelstream.anthropic._read import aread, in_flight, read
 
+CLOSE_PATIENCE = 1.0  # seconds that a record waits for a close, which may hang
 _MESSAGES = frozenset({"Message", "BetaMessage", "ParsedMessage", "ParsedBetaMessage"})
 _current: ContextVar[StreamObservation | None] = ContextVar("otelstream_request", default=None)
 
@@ -302,8 +304,14 @@ def _left(closed: Any) -> StreamObservation | None:
 
 async def _published_after(closing: Awaitable[Any], stream: StreamObservation) -> Any:
     try:
+        patience = asyncio.get_running_loop().call_later(CLOSE_PATIENCE, stream.publish)
+    except RuntimeError:  # trio
+        patience = None
+    try:
         return await closing
     finally:
+        if patience is not None:
+            patience.cancel()
         stream.publish()
 
 

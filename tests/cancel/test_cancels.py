@@ -25,6 +25,7 @@ from otelstream import _cancel, _turn
 from otelstream import _semconv as s
 from otelstream._ending import abandoned
 from otelstream._stream import StreamObservation, clock
+from otelstream.anthropic import _patch
 from otelstream.testing import Exchange, ProviderSimulator, Schedule, Script, prose
 
 # Seconds that a loaded machine may take between two threads; the figure is the median, at the end.
@@ -559,6 +560,35 @@ class SlowProcessor(SpanProcessor):
 
     def on_end(self, span: ReadableSpan) -> None:
         threading.Event().wait(self.TAKES)
+
+
+@pytest.mark.parametrize("bench", ["own"], indirect=True)
+def test_a_close_that_hangs_is_recorded(
+    bench: Bench, sim: ProviderSimulator, async_client: Any, loop: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection that does not let itself be closed keeps the record back for a moment, not for ever."""
+    monkeypatch.setattr(_patch, "CLOSE_PATIENCE", 0.02)
+    played(sim)
+
+    async def run() -> None:
+        stream = await async_client.messages.create(**ASK, stream=True)
+        let_go = asyncio.Event()
+        aclose = stream.response.aclose
+
+        async def hangs() -> None:
+            await let_go.wait()
+            await aclose()
+
+        stream.response.aclose = hangs
+        closing = asyncio.create_task(stream.close())
+        while not bench.ended:  # noqa: ASYNC110 - filled by the end of the stream
+            await asyncio.sleep(0.001)
+        assert not closing.done()
+        let_go.set()
+        await closing
+
+    loop.run_until_complete(run())
+    assert [stream.outcome for stream in bench.ended] == ["cancelled"]
 
 
 @pytest.mark.parametrize("bench", ["own"], indirect=True)
