@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 .DEFAULT_GOAL := help
 PYTHON ?= python3
+PYTEST_ARGS ?= -n 2 --dist loadfile
 VENV := .venv
 RUN := $(VENV)/bin/python
+BENCH := .venv-bench/bin/python
+RESULTS := benchmarks/results
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 help: ## list the targets
@@ -45,10 +48,21 @@ collector: ## build the Collector (needs Go; 8 minutes the first time)
 e2e-collector: $(VENV)/ready collector ## 5 000 streams down the whole road, and the long faults
 	$(RUN) -m pytest -m slow tests/collector -s
 
-bench: $(VENV)/ready ## what a chunk and a stream cost, beside the bare SDK
-	$(RUN) benchmarks/hot_path.py
-	$(RUN) benchmarks/streams.py
-	$(RUN) benchmarks/scale.py
+.venv-bench/ready: pyproject.toml benchmarks/requirements.txt
+	$(PYTHON) -m venv .venv-bench
+	$(BENCH) -m pip install --quiet -e '.[testing]' -r benchmarks/requirements.txt
+	@touch $@
+
+bench: .venv-bench/ready ## what a chunk and a stream cost, beside the bare SDK and its other watchers (half an hour)
+	mkdir -p $(RESULTS)
+	$(BENCH) benchmarks/hot_path.py --json $(RESULTS)/hot_path.json
+	$(BENCH) benchmarks/cadence.py
+	$(BENCH) benchmarks/per_stream.py --json $(RESULTS)/per_stream.json
+	$(BENCH) benchmarks/streams.py --cases text:5 --json $(RESULTS)/streams.json --picture docs/bench.png
+	$(BENCH) benchmarks/streams.py --cases text:20,text:85,tool:5,thinking:5 --subjects 'floor;native;otelstream' --rounds 3 \
+		--json $(RESULTS)/shapes.json
+	$(BENCH) benchmarks/scale.py --json $(RESULTS)/scale.json
+	$(BENCH) benchmarks/report.py
 
 matrix: $(VENV)/ready ## every way of reading and ending, on every supported version of the SDK
 	$(RUN) tests/matrix/versions.py $(if $(VERSIONS),--versions $(VERSIONS))

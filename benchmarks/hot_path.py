@@ -93,7 +93,7 @@ def readers() -> dict[str, Callable[[list[Any]], Iterator[Any]]]:
     return {"plain": plain, "floor": floor, "otelstream": ours(True), "otelstream, no repetition": ours(False)}
 
 
-def nanoseconds(chunks: int) -> None:
+def nanoseconds(chunks: int) -> dict[str, list[float]]:
     """Print added processor time a chunk, the best of nine, for each size of delta."""
     print(f"{'added ns a chunk, by characters a delta':40}" + "".join(f"{size:>8}" for size in SIZES))
     table: dict[str, list[float]] = {}
@@ -110,12 +110,12 @@ def nanoseconds(chunks: int) -> None:
                 best = min(best, time.thread_time() - start)
                 gc.enable()
             table.setdefault(name, []).append(best / chunks * 1e9)
-    for name in WATCHERS:
-        row = [mine - plain for mine, plain in zip(table[name], table["plain"], strict=True)]
+    added = {name: [mine - plain for mine, plain in zip(table[name], table["plain"], strict=True)] for name in WATCHERS}
+    for name, row in added.items():
         print(f"{name:40}" + "".join(f"{figure:8.0f}" for figure in row))
-    ratio = [ours / floor for ours, floor in zip(*([a - p for a, p in zip(table[n], table["plain"], strict=True)]
-                                                   for n in ("otelstream", "floor")), strict=True)]  # fmt: skip
+    ratio = [ours / floor for ours, floor in zip(added["otelstream"], added["floor"], strict=True)]
     print(f"{'otelstream over floor':40}" + "".join(f"{figure:7.1f}x" for figure in ratio))
+    return added
 
 
 def instructions(few: int = 1_000, many: int = 5_000) -> dict[str, float]:
@@ -150,16 +150,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--chunks", type=int, default=20_000)
     parser.add_argument("--instructions", action="store_true")
+    parser.add_argument("--json", type=Path)
     parser.add_argument("--once", help=argparse.SUPPRESS)
     args = parser.parse_args()
     os.environ["ANTHROPIC_OPEN_TELEMETRY"] = "false"
     if args.once:
         for _event in readers()[args.once](events(args.chunks, 5)):
             pass
-    elif args.instructions:
-        instructions()
-    else:
-        nanoseconds(args.chunks)
+        return 0
+    found = instructions() if args.instructions else nanoseconds(args.chunks)
+    if args.json:
+        args.json.write_text(json.dumps(found, indent=1) + "\n")
     return 0
 
 

@@ -244,3 +244,9 @@ def test_the_command_line_is_documented() -> None:
     text = "".join(page.read_text(encoding="utf-8") for page in ROOT.glob("**/*.md") if "/." not in str(page))
 
     assert [name for name in cli.COMMANDS if f"otelstream {name}" not in text] == []
+
+
+def test_the_tables_of_costs_are_those_last_measured() -> None:
+    """docs/performance.md shows what `benchmarks/results/` holds."""
+    command = [sys.executable, str(ROOT / "benchmarks" / "report.py"), "--check"]
+    assert subprocess.run(command, check=False).returncode == 0, "run: python benchmarks/report.py"
