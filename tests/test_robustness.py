@@ -463,6 +463,31 @@ def test_uninstrument_with_a_stream_open(native: bool) -> None:
     assert counted(reader)[1] == 2
 
 
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize("why", ["no key", "a body that does not encode"])
+def test_a_call_that_cannot_be_sent(why: str, native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What never left the process is no fault of the provider's: one record, the caller's error, judged by nobody."""
+    monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
+    ended: list[Any] = []
+    otelstream.on_stream_end(ended.append)
+    otelstream.instrument()
+    transport, client, aclient = clients(native=native)
+    transport.tape = Tape([Reply(TEXT)])
+    ask = {**ASK, "messages": [{"role": "user", "content": "\ud800"}]} if "encode" in why else ASK
+    for each in (client, aclient):
+        each.api_key = None if why == "no key" else "unused"
+
+    async def asked() -> None:
+        await aclient.messages.create(**ask, stream=True)
+
+    for call in (lambda: client.messages.create(**ask, stream=True), lambda: asyncio.run(asked())):
+        ended.clear()
+        with pytest.raises((TypeError, UnicodeEncodeError)):
+            call()
+        (view,) = ended
+        assert (view.outcome, view.phase, view.fault) == ("caller_error", "before_response", "none")
+
+
 def test_always_off() -> None:
     """Where no trace is sampled, everything is still counted."""
     reader = InMemoryMetricReader()

@@ -30,11 +30,13 @@ def _words(error: BaseException) -> set[str]:
     return {kind.__name__ for kind in type(error).__mro__}
 
 
-def before_stream(error: BaseException) -> Ending:
+def before_stream(stream: StreamObservation, error: BaseException) -> Ending:
     """The verdict on a request that raised instead of returning a stream."""
-    if not isinstance(error, Exception):
-        return by_departure(error)
-    return _known(error) or failed("protocol_error")
+    known = _known(error) if isinstance(error, Exception) else None
+    if known is None and isinstance(error, Exception) and stream.response_at is not None:
+        return failed("protocol_error")
+    # Without an answer it never got as far as the provider: no key, a body that does not encode, a hook that raised.
+    return known or by_departure(error)
 
 
 def while_reading(stream: StreamObservation, error: BaseException) -> Ending:

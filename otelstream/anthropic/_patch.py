@@ -209,7 +209,7 @@ class Patches:
 
     def _refused(self, stream: StreamObservation, error: BaseException) -> None:
         try:
-            stream.end(before_stream(error))
+            stream.end(before_stream(stream, error))
         except Exception:
             trouble("ending a refused request")
 
