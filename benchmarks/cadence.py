@@ -22,7 +22,10 @@ Design = Callable[[list[float], list[int]], None]
 
 
 def kept(gaps: list[float], counts: list[int]) -> None:
-    """Sort, then two bisections per bucket that is not empty; the longest gap comes with it."""
+    """One add where all came out of one buffer; else sort, then two bisections per bucket that is not empty."""
+    if max(gaps) <= GAP_BOUNDS[0]:
+        counts[0] += len(gaps)
+        return
     ordered = sorted(gaps)
     size, below = len(ordered), 0
     while below < size:
@@ -33,9 +36,11 @@ def kept(gaps: list[float], counts: list[int]) -> None:
 
 
 def every_bucket(gaps: list[float], counts: list[int]) -> None:
-    """Sort, then one bisection per bucket from the least gap's on, empty ones too."""
+    """The same, but one bisection per bucket from the least gap's on, empty ones too."""
+    if max(gaps) <= GAP_BOUNDS[0]:
+        counts[0] += len(gaps)
+        return
     ordered, size, below = sorted(gaps), len(gaps), 0
-    max(gaps)
     for index in range(bisect_left(GAP_BOUNDS, ordered[0]), len(GAP_BOUNDS)):
         upto = bisect_right(ordered, GAP_BOUNDS[index], below)
         counts[index] += upto - below

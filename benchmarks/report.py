@@ -33,7 +33,7 @@ def goals() -> list[str]:
     hot, once, scale = results("hot_path"), results("per_stream"), results("scale")
     floor, ours = hot["floor"], hot["otelstream"]
     begin, end, alone = once["stream"]["sampled"]
-    package, _, switched = once["start"]["with the SDKs and the instrumentation base loaded"]
+    package, loaded, switched = once["start"]["with the SDKs and the instrumentation base loaded"]
     held = next(found for name, found in scale.items() if name.endswith("held"))
     count = next(name for name in scale if name.endswith("held")).split()[0]
     bare, watched = held["resident MB"]
@@ -49,7 +49,7 @@ def goals() -> list[str]:
         ("a stream once, at its begin", "", f"{begin:.0f} µs"),
         (f"{count} open streams, resident", "200 MB", f"{watched - bare:.0f} MB"),
         ("`import otelstream`", "10 ms", f"{package:.1f} ms"),
-        ("`instrument()`", "30 ms", f"{switched:.1f} ms"),
+        ("`instrument()`, with what it loads, beside the SDKs", "30 ms", f"{loaded + switched:.1f} ms"),
     ]
     return table(("what", "goal", "measured"), rows)
 
