@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from typing import Any
@@ -282,8 +282,11 @@ class Patches:
 
     def _aclose(self, wrapped: Any, closed: Any, args: Any, kwargs: Any) -> Any:
         stream = _left(closed)
-        closing = wrapped(*args, **kwargs)
-        return closing if stream is None else _published_after(closing, stream)
+        if stream is None:
+            return wrapped(*args, **kwargs)
+        closing: Any = _published_after(wrapped, args, kwargs, stream)
+        closing.__name__, closing.__qualname__ = wrapped.__name__, wrapped.__qualname__  # for who forgets to await it
+        return closing
 
 
 def _left(closed: Any) -> StreamObservation | None:
@@ -302,13 +305,13 @@ def _left(closed: Any) -> StreamObservation | None:
     return None
 
 
-async def _published_after(closing: Awaitable[Any], stream: StreamObservation) -> Any:
+async def _published_after(wrapped: Any, args: Any, kwargs: Any, stream: StreamObservation) -> Any:
     try:
         patience = asyncio.get_running_loop().call_later(CLOSE_PATIENCE, stream.publish)
     except RuntimeError:  # trio
         patience = None
     try:
-        return await closing
+        return await wrapped(*args, **kwargs)
     finally:
         if patience is not None:
             patience.cancel()

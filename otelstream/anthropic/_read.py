@@ -56,8 +56,11 @@ def read(events: Iterator[Any], stream: StreamObservation, response: Any) -> Ite
         else:
             _exhausted(stream)
             return
-        stream.end(cancelled("app_close"))
-        response.close()
+        stream.decide(cancelled("app_close"))
+        try:
+            response.close()
+        finally:
+            stream.publish()
     except BaseException as error:
         _broken(stream, error)
         raise
@@ -96,8 +99,11 @@ async def aread(events: AsyncIterator[Any], stream: StreamObservation, response:
         else:
             _exhausted(stream)
             return
-        stream.end(cancelled("app_close"))
-        await response.aclose()
+        stream.decide(cancelled("app_close"))
+        try:
+            await response.aclose()
+        finally:
+            stream.publish()
     except BaseException as error:
         _broken(stream, error)
         raise
