@@ -15,6 +15,7 @@ import textwrap
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -79,13 +80,32 @@ def _start(
     *words: str,
     cwd: Path | None = None,
     env: dict[str, str] | None = None,
+    terminal: int | None = None,
     **more: Any,
 ) -> subprocess.Popen[bytes]:
     (folder / "app.py").write_text(PRELUDE + textwrap.dedent(source), encoding="utf-8")
     command = [sys.executable, "-m", "otelstream", "run", *(words or ("app.py",))]
     more = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **more}
     environment = {**environment, **(env or {})}
-    return subprocess.Popen(command, cwd=cwd or folder, env=environment, stdin=subprocess.DEVNULL, **more)
+    return subprocess.Popen(
+        command,
+        cwd=cwd or folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        preexec_fn=lambda: _by_hand(terminal),
+        **more,
+    )
+
+
+def _by_hand(terminal: int | None) -> None:
+    """As a shell starts what somebody types: a session, its terminal, and Ctrl-C, which shells ignore behind an `&`."""
+    import fcntl
+    import termios
+
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if terminal is not None:
+        fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
 
 
 @pytest.fixture
@@ -100,8 +120,8 @@ def start(tmp_path: Path, sim: ProviderSimulator) -> Iterator[Callable[..., subp
 
     yield begin
     for process in started:
-        if process.poll() is None:
-            process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # with what it started: that holds the pipes too
         process.communicate()
 
 
@@ -239,7 +259,7 @@ def test_ctrl_c_reaches_the_program_once(
     sys.exit(5)
     """
     ours, theirs = pty.openpty()
-    process = start(source, stdout=theirs, stderr=theirs, env=signals, preexec_fn=lambda: _own_terminal(theirs))
+    process = start(source, stdout=theirs, stderr=theirs, env=signals, terminal=theirs)
     os.close(theirs)
     wait_for((tmp_path / "ready").exists, "the stream")
 
@@ -250,14 +270,6 @@ def test_ctrl_c_reaches_the_program_once(
     assert (tmp_path / "caught").read_text() == "1"
     assert "completed" in output
     assert (tmp_path / "otelstream.html").exists()
-
-
-def _own_terminal(handle: int) -> None:
-    import fcntl
-    import termios
-
-    os.setsid()
-    fcntl.ioctl(handle, termios.TIOCSCTTY, 0)
 
 
 def _drain(handle: int) -> str:
