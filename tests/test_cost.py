@@ -78,7 +78,7 @@ def test_a_chunk_makes_few_calls() -> None:
 
 @pytest.mark.parametrize(("text", "limit"), [("word{} ", 16), ("语言{}模型", 24)])
 def test_a_stream_stays_small(text: str, limit: int) -> None:
-    """Open streams keep at most 16 KiB each, 24 for wide text, whether they have had a thousand chunks or eight."""
+    """Open streams keep under 16 KiB each on average, 24 of wide text, after a thousand chunks as after eight."""
 
     def kept(chunks: int, streams: int = 32) -> float:
         opened = []
