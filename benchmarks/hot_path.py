@@ -56,8 +56,8 @@ def readers() -> dict[str, Callable[[list[Any]], Iterator[Any]]]:
     """A plain generator, the floor, and ours with and without the detector of repetition."""
     from opentelemetry import metrics, trace
 
-    from otelstream import _config
-    from otelstream._runtime import Runtime
+    from otelstream._core.process.runtime import Runtime
+    from otelstream._face import config as _config
     from otelstream.anthropic._protocol import Reading, left_open
     from otelstream.anthropic._read import read
 

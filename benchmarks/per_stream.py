@@ -97,8 +97,8 @@ def measure(streams: int, *, sampled: bool, settings: dict[str, Any]) -> tuple[f
     from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
     from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
 
-    from otelstream import _config
-    from otelstream._runtime import Runtime
+    from otelstream._core.process.runtime import Runtime
+    from otelstream._face import config as _config
     from otelstream.anthropic._protocol import Reading, left_open
     from otelstream.anthropic._read import read
 
@@ -142,7 +142,7 @@ def writes(runtime: Any, stream: Any, tracer: Any) -> Callable[[], None]:
     """What ends `stream` writes, prepared: calling it makes the OpenTelemetry SDK do it again, and nothing else."""
     from opentelemetry import trace
 
-    from otelstream._emit import _span
+    from otelstream._core.emit import span as _span
 
     points: list[tuple[Any, float, dict[str, Any], Any]] = []
     instruments = runtime.metrics._instruments

@@ -10,13 +10,14 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from time import perf_counter as clock
 from typing import TYPE_CHECKING, Any
 
-from otelstream import _cancel, _turn
 from otelstream import _semconv as s
+from otelstream._core.record import cancel as _cancel
+from otelstream._core.turns import turn as _turn
 from otelstream._errors import ConfigurationError
 from otelstream._trouble import trouble
 
 if TYPE_CHECKING:
-    from otelstream._stream import StreamObservation
+    from otelstream._core.record.stream import StreamObservation
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]

@@ -15,8 +15,8 @@ from opentelemetry.instrumentation.utils import suppress_instrumentation
 from shapes import ASK, Reply, Tape, clients
 
 import otelstream
-from otelstream import _config
 from otelstream import anthropic as adapter
+from otelstream._face import config as _config
 from otelstream.testing import Script
 
 TEXT = [event.frame for event in Script().text("Calm.").finished().events]

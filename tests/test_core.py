@@ -13,11 +13,12 @@ from matrix.telemetry import Telemetry
 from opentelemetry._logs import get_logger
 from opentelemetry.trace import StatusCode
 
-from otelstream import _config, _runtime
 from otelstream import _semconv as s
-from otelstream._ending import CUT_SHORT, cancelled, failed
-from otelstream._runtime import Runtime
-from otelstream._stream import StreamObservation, ToolCall, clock
+from otelstream._core.process import runtime as _runtime
+from otelstream._core.process.runtime import Runtime
+from otelstream._core.record.ending import CUT_SHORT, cancelled, failed
+from otelstream._core.record.stream import StreamObservation, ToolCall, clock
+from otelstream._face import config as _config
 
 REASONS = {"done": "stop", "full": "length", "no": "content_filter", "call": "tool_calls"}
 
@@ -204,7 +205,7 @@ def test_zeros(telemetry: Telemetry, runtime: Runtime) -> None:
 
 def test_zeros_of_named_models(telemetry: Telemetry) -> None:
     """Models that an objective names have their zeros before any request."""
-    from otelstream._objectives import Objective, Objectives
+    from otelstream._core.record.objectives import Objective, Objectives
 
     objectives = Objectives((Objective("fast", "first_token", 0.95, 1.0, models=("a", "b"), routes=("chat",)),))
     settings = _config.load({"objectives": objectives}, {})

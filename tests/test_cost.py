@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from opentelemetry import metrics, trace
 
-from otelstream import _config
-from otelstream._runtime import Runtime
-from otelstream._stream import StreamObservation
+from otelstream._core.process.runtime import Runtime
+from otelstream._core.record.stream import StreamObservation
+from otelstream._face import config as _config
 from otelstream.anthropic._protocol import Reading, left_open
 from otelstream.anthropic._read import read
 

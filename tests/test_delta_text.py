@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry import metrics, trace
 
-from otelstream import _config
-from otelstream._runtime import Runtime
-from otelstream._stream import StreamObservation
+from otelstream._core.process.runtime import Runtime
+from otelstream._core.record.stream import StreamObservation
+from otelstream._face import config as _config
 from otelstream.anthropic import _protocol
 
 KINDS = {"text": "text_delta", "thinking": "thinking_delta", "partial_json": "input_json_delta"}

@@ -27,8 +27,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from shapes import ASK, ASYNC, SYNC, WHOLE, How, Reply, Tape, arun, clients, gzipped, httpx, run
 
 import otelstream
-from otelstream import _turn
-from otelstream._stream import StreamObservation
+from otelstream._core.record.stream import StreamObservation
+from otelstream._core.turns import turn as _turn
 from otelstream.anthropic._patch import Token
 from otelstream.testing import ProviderSimulator, Schedule, Script
 

@@ -28,12 +28,13 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from shapes import ASK, Reply, Tape, clients, run, stream_events
 
 import otelstream
-from otelstream import _ending, _trouble
 from otelstream import _semconv as s
-from otelstream._config import Settings
-from otelstream._runtime import Runtime
-from otelstream._stream import ToolCall, clock
-from otelstream._view import StreamView
+from otelstream import _trouble
+from otelstream._core.process.runtime import Runtime
+from otelstream._core.record import ending as _ending
+from otelstream._core.record.stream import ToolCall, clock
+from otelstream._face.config import Settings
+from otelstream._face.view import StreamView
 from otelstream.anthropic import _protocol
 from otelstream.testing import ProviderSimulator, Script
 
@@ -383,9 +384,9 @@ def test_a_logging_handler_that_raises() -> None:
 @pytest.mark.parametrize("part", ["metrics", "span", "settle", "runtime"])
 def test_a_bug_of_ours(part: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """Were there a bug in us, it would be one log line: the stream goes on as without us."""
-    from otelstream._emit import _span
-    from otelstream._emit._metrics import Metrics
-    from otelstream._stream import StreamObservation
+    from otelstream._core.emit import span as _span
+    from otelstream._core.emit.metrics import Metrics
+    from otelstream._core.record.stream import StreamObservation
 
     def bug(*_: Any, **__: Any) -> Any:
         raise ZeroDivisionError("a bug")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from otelstream._errors import UnsupportedVersionError
 
 if TYPE_CHECKING:
-    from otelstream._runtime import Runtime
+    from otelstream._core.process.runtime import Runtime
     from otelstream.anthropic._patch import Patches
 
 SUPPORTED = ((0, 51), (3, 0))  # from, below

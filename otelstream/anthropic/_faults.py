@@ -8,11 +8,11 @@ import weakref
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
-from otelstream._ending import Ending, by_departure, failed, identity, is_task_cancel, is_timeout
-from otelstream._runtime import collecting
+from otelstream._core.process.runtime import collecting
+from otelstream._core.record.ending import Ending, by_departure, failed, identity, is_task_cancel, is_timeout
 
 if TYPE_CHECKING:
-    from otelstream._stream import StreamObservation
+    from otelstream._core.record.stream import StreamObservation
 
 # The 4xx that a provider answers under load or to a conflict; any other is the request's own fault.
 _PROVIDER_STATUSES = frozenset({408, 409, 429})

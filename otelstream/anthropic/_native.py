@@ -11,14 +11,14 @@ import sys
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from otelstream._ending import CUT_SHORT, Ending, is_task_cancel
-from otelstream._runtime import dropped
-from otelstream._stream import clock
+from otelstream._core.process.runtime import dropped
+from otelstream._core.record.ending import CUT_SHORT, Ending, is_task_cancel
+from otelstream._core.record.stream import clock
 from otelstream._trouble import trouble
 from otelstream.anthropic._faults import leaving, while_reading
 
 if TYPE_CHECKING:
-    from otelstream._stream import StreamObservation
+    from otelstream._core.record.stream import StreamObservation
 
 SCOPE = "com.anthropic.sdk.python"
 

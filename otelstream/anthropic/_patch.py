@@ -15,8 +15,8 @@ from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.util.types import AttributeValue
 
 from otelstream import _semconv as s
-from otelstream._runtime import Runtime, dropped
-from otelstream._stream import StreamObservation, clock
+from otelstream._core.process.runtime import Runtime, dropped
+from otelstream._core.record.stream import StreamObservation, clock
 from otelstream._trouble import trouble
 from otelstream.anthropic import _native, _raw, _tools
 from otelstream.anthropic._faults import before_stream, leaving, watch_helper
@@ -345,7 +345,7 @@ def _as_current(stream: StreamObservation) -> AbstractContextManager[Any]:
 
 def _foreign_span() -> bool:
     """Whether another instrumentation has opened a call span around this request."""
-    from otelstream._emit._span import call_span
+    from otelstream._core.emit.span import call_span
 
     span = call_span()
     return span is not None and not _native.is_native(span)

@@ -9,13 +9,13 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from otelstream import _semconv as s
-from otelstream._call import ToolCall, hash_of
-from otelstream._ending import failed
-from otelstream._stream import BATCH, MAX_INPUT_CHARS
+from otelstream._core.record.call import ToolCall, hash_of
+from otelstream._core.record.ending import failed
+from otelstream._core.record.stream import BATCH, MAX_INPUT_CHARS
 from otelstream._trouble import trouble
 
 if TYPE_CHECKING:
-    from otelstream._stream import StreamObservation
+    from otelstream._core.record.stream import StreamObservation
 
 DELTA = "content_block_delta"
 _EVENTS = frozenset(

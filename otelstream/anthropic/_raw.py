@@ -8,16 +8,16 @@ import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from otelstream._ending import CUT_SHORT, Ending, failed, is_task_cancel
-from otelstream._runtime import dropped
-from otelstream._stream import clock
+from otelstream._core.process.runtime import dropped
+from otelstream._core.record.ending import CUT_SHORT, Ending, failed, is_task_cancel
+from otelstream._core.record.stream import clock
 from otelstream._trouble import trouble
 from otelstream.anthropic._faults import leaving, while_reading
 from otelstream.anthropic._protocol import DELTA, countdown, event, flush
 from otelstream.anthropic._read import after_this_step
 
 if TYPE_CHECKING:
-    from otelstream._stream import StreamObservation
+    from otelstream._core.record.stream import StreamObservation
 
 
 class Lines:

@@ -12,16 +12,16 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
 
-from otelstream._ending import CUT_SHORT, Ending, cancelled, identity, is_task_cancel
-from otelstream._looplag import heartbeat
-from otelstream._runtime import dropped
-from otelstream._stream import clock
+from otelstream._core.process.runtime import dropped
+from otelstream._core.record.ending import CUT_SHORT, Ending, cancelled, identity, is_task_cancel
+from otelstream._core.record.looplag import heartbeat
+from otelstream._core.record.stream import clock
 from otelstream._trouble import trouble
 from otelstream.anthropic._faults import while_reading
 from otelstream.anthropic._protocol import DELTA, countdown, event, flush
 
 if TYPE_CHECKING:
-    from otelstream._stream import StreamObservation
+    from otelstream._core.record.stream import StreamObservation
 
 
 def read(events: Iterator[Any], stream: StreamObservation, response: Any) -> Iterator[Any]:

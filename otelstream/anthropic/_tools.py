@@ -8,10 +8,10 @@ from contextlib import nullcontext
 from time import perf_counter as clock
 from typing import Any
 
-from otelstream import _processor
-from otelstream._call import hash_of
-from otelstream._registry import declared, registry, serving
-from otelstream._toolrun import Run
+from otelstream._core.record.call import hash_of
+from otelstream._core.tools import spans as _processor
+from otelstream._core.tools.registry import declared, registry, serving
+from otelstream._core.tools.run import Run
 from otelstream._trouble import trouble
 from otelstream.anthropic._native import SCOPE
 

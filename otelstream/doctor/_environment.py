@@ -107,8 +107,8 @@ def _conflicts() -> list[str]:
 
 def _settings() -> Iterator[str]:
     """What is wrong with otelstream's own variables."""
-    from otelstream import _config
     from otelstream._errors import ConfigurationError
+    from otelstream._face import config as _config
 
     known = {_config.ENVIRONMENT_PREFIX + name.upper() for name in _config.NAMES}
     for name in sorted(os.environ):

@@ -15,10 +15,10 @@ from typing import Any
 
 import wrapt
 
-from otelstream import _instrumentor
-from otelstream._stream import StreamObservation
+from otelstream._core.record.stream import StreamObservation
+from otelstream._face import instrumentor as _instrumentor
+from otelstream._face.view import StreamView
 from otelstream._trouble import trouble
-from otelstream._view import StreamView
 from otelstream.doctor import _environment, _process
 from otelstream.doctor._report import FOLDER
 from otelstream.doctor._spans import SpanWatch, watch_providers

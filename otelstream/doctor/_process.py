@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 from opentelemetry import metrics, trace
 
 from otelstream import _semconv as s
-from otelstream._runtime import Runtime
+from otelstream._core.process.runtime import Runtime
 from otelstream._trouble import trouble
 
 T = TypeVar("T")

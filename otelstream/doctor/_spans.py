@@ -12,7 +12,7 @@ from typing import Any
 from opentelemetry import trace
 
 from otelstream import _semconv as s
-from otelstream._stream import StreamObservation
+from otelstream._core.record.stream import StreamObservation
 from otelstream._trouble import trouble
 
 KEPT = 4096

@@ -12,7 +12,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Final, Literal, cast, get_args
 
-from otelstream._objectives import INTEGRITY_FAULTS, Objective, Objectives
+from otelstream._core.record.objectives import INTEGRITY_FAULTS, Objective, Objectives
 from otelstream._semconv import MAX_COMMON_SETS, Fault, ObjectiveKind
 from otelstream.slo._problems import LABEL_NAME, ObjectivesError, Reader, show
 from otelstream.slo._text import duration, exact, number, percent

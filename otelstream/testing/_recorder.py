@@ -10,19 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry.util.types import AttributeValue
 
-from otelstream import _config, _instrumentor
-from otelstream._emit._span import nanoseconds, summary
+from otelstream._core.emit.span import nanoseconds, summary
+from otelstream._core.record.stream import clock
 from otelstream._errors import OtelstreamError
-from otelstream._stream import clock
-from otelstream._view import StreamView
+from otelstream._face import config as _config
+from otelstream._face import instrumentor as _instrumentor
+from otelstream._face.view import StreamView
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from typing_extensions import Self
 
-    from otelstream._config import Settings
-    from otelstream._stream import StreamObservation
+    from otelstream._core.record.stream import StreamObservation
+    from otelstream._face.config import Settings
 
 
 class RecordedStream(StreamView):

@@ -21,10 +21,11 @@ from tools.bench import ASK, Bench, global_provider, instrumented, spread, wait_
 from tools.control import lag_of_a_bare_close
 
 import otelstream
-from otelstream import _cancel, _turn
 from otelstream import _semconv as s
-from otelstream._ending import abandoned
-from otelstream._stream import StreamObservation, clock
+from otelstream._core.record import cancel as _cancel
+from otelstream._core.record.ending import abandoned
+from otelstream._core.record.stream import StreamObservation, clock
+from otelstream._core.turns import turn as _turn
 from otelstream.anthropic import _patch
 from otelstream.testing import Exchange, ProviderSimulator, Schedule, Script, prose
 
@@ -480,7 +481,7 @@ def test_a_stop_that_finds_nothing(
     bench: Bench, sim: ProviderSimulator, client: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It returns False, is counted each time, and warned about once."""
-    otelstream._actions._not_found_said.clear()  # type: ignore[attr-defined]
+    otelstream._face.actions._not_found_said.clear()  # type: ignore[attr-defined]
     assert [otelstream.record_stop(turn="nobody's") for _ in range(3)] == [False] * 3
     assert bench.points(s.STOPS_NOT_FOUND.name) == {(): 3}
     assert len([record for record in caplog.records if "no such turn" in record.message]) == 1

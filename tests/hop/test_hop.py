@@ -16,8 +16,8 @@ from websockets.sync.client import connect
 
 import otelstream
 from otelstream import _semconv as s
-from otelstream._ending import cancelled
-from otelstream._stream import StreamObservation
+from otelstream._core.record.ending import cancelled
+from otelstream._core.record.stream import StreamObservation
 from otelstream.asgi import StreamHopMiddleware
 from otelstream.testing import Exchange, ProviderSimulator, Schedule, Script, prose
 

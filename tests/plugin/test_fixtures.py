@@ -13,7 +13,7 @@ import anthropic
 import pytest
 
 import otelstream
-from otelstream._instrumentor import OtelStreamInstrumentor
+from otelstream._face.instrumentor import OtelStreamInstrumentor
 from otelstream.testing import ProviderSimulator, Recorder, Schedule
 from otelstream.testing._redirect import redirected
 

@@ -14,7 +14,7 @@ import jsonschema
 import pytest
 import yaml
 
-from otelstream._objectives import Objectives
+from otelstream._core.record.objectives import Objectives
 from otelstream.cli import main
 from otelstream.slo import _spec
 from otelstream.slo._bundled import folder, objectives_path

@@ -21,11 +21,13 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 import otelstream
-from otelstream import _instrumentor, _registry, _turn
 from otelstream import _semconv as s
-from otelstream._call import ToolCall
-from otelstream._ending import Ending
-from otelstream._registry import registry
+from otelstream._core.record.call import ToolCall
+from otelstream._core.record.ending import Ending
+from otelstream._core.tools import registry as _registry
+from otelstream._core.tools.registry import registry
+from otelstream._core.turns import turn as _turn
+from otelstream._face import instrumentor as _instrumentor
 from otelstream.testing import ProviderSimulator, Schedule, Script, prose
 
 from .bench import ASK, Bench, instrumented, wait_for

@@ -82,7 +82,7 @@ def _observe(name: str) -> None:
 def _in_progress() -> bool:
     """Whether the program is switching it on right now, and so imports the SDK: twice on, it would count twice."""
     frame = sys._getframe()
-    while frame is not None and frame.f_globals.get("__name__") != "otelstream._instrumentor":
+    while frame is not None and frame.f_globals.get("__name__") != "otelstream._face.instrumentor":
         frame = frame.f_back  # type: ignore[assignment]
     return frame is not None
 

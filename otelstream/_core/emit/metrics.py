@@ -12,13 +12,13 @@ from opentelemetry.context import Context
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
 from otelstream import _semconv as s
-from otelstream._config import Settings
-from otelstream._labels import Labels
+from otelstream._core.emit.labels import Labels
+from otelstream._face.config import Settings
 
 if TYPE_CHECKING:
-    from otelstream._call import ToolCall
-    from otelstream._cancel import Cancel
-    from otelstream._stream import StreamObservation
+    from otelstream._core.record.call import ToolCall
+    from otelstream._core.record.cancel import Cancel
+    from otelstream._core.record.stream import StreamObservation
 
 Common = tuple[tuple[str, str], ...]
 _LE = (*(str(bound) for bound in s.GAP_BOUNDS), "+Inf")

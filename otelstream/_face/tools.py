@@ -10,11 +10,11 @@ from functools import wraps
 from typing import Any, TypeVar, get_args, overload
 
 from otelstream import _semconv as s
-from otelstream._call import ToolCall, hash_of
+from otelstream._core.record.call import ToolCall, hash_of
+from otelstream._core.tools.hold import Hold
+from otelstream._core.tools.registry import Declared, declared, registry, serving
+from otelstream._core.tools.run import Run
 from otelstream._errors import ConfigurationError, ToolWithheld
-from otelstream._hold import Hold
-from otelstream._registry import Declared, declared, registry, serving
-from otelstream._toolrun import Run
 from otelstream._trouble import trouble
 
 F = TypeVar("F")

@@ -13,7 +13,7 @@ from otelstream import _semconv as s
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
-    from otelstream._stream import StreamObservation
+    from otelstream._core.record.stream import StreamObservation
 
 MAX_NAME = 256  # characters of a name or id kept: both are the model's output
 

@@ -10,11 +10,11 @@ from opentelemetry.trace import Link, Span, SpanKind
 from opentelemetry.util.types import AttributeValue
 
 from otelstream import _semconv as s
-from otelstream._emit._span import nanoseconds
+from otelstream._core.emit.span import nanoseconds
 
 if TYPE_CHECKING:
-    from otelstream._call import ToolCall
-    from otelstream._runtime import Runtime
+    from otelstream._core.process.runtime import Runtime
+    from otelstream._core.record.call import ToolCall
 
 
 def carries(span: Span, call: ToolCall | None) -> bool:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from otelstream import _semconv as s
-from otelstream._call import ToolCall
-from otelstream._cancel import Ledger
-from otelstream._stream import StreamObservation
+from otelstream._core.record.call import ToolCall
+from otelstream._core.record.cancel import Ledger
+from otelstream._core.record.stream import StreamObservation
 
 _FIELDS = (
     "outcome", "phase", "fault", "error_type", "trigger", "partial", "succeeded_then_failed", "visible_chars", "chunks",

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
+from otelstream._core.record.objectives import Objectives
 from otelstream._errors import ConfigurationError
-from otelstream._objectives import Objectives
 from otelstream._semconv import Effect
 
 Spans = Literal["auto", "own", "enrich", "off"]

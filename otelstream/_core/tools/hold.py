@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from time import perf_counter as clock
 
-from otelstream._call import ToolCall
+from otelstream._core.record.call import ToolCall
+from otelstream._core.tools.parked import here
+from otelstream._core.tools.registry import registry
 from otelstream._errors import ConfigurationError, ToolWithheld
-from otelstream._parked import here
-from otelstream._registry import registry
 from otelstream._trouble import logger
 
 LOOK = 0.05  # seconds between two looks at a reader that may have stopped reading

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any, final
 from opentelemetry import trace
 from opentelemetry.trace import Span, Status, StatusCode
 
-from otelstream import _parked, _turn
 from otelstream import _semconv as s
-from otelstream._emit import _tool
-from otelstream._registry import registry, serving
+from otelstream._core.emit import tool as _tool
+from otelstream._core.tools import parked as _parked
+from otelstream._core.tools.registry import registry, serving
+from otelstream._core.turns import turn as _turn
 from otelstream._trouble import trouble
 
 if TYPE_CHECKING:
-    from otelstream._call import ToolCall
-    from otelstream._runtime import Runtime
+    from otelstream._core.process.runtime import Runtime
+    from otelstream._core.record.call import ToolCall
 
 
 @final
@@ -119,6 +120,6 @@ class Run:
 def _runtime_of(call: ToolCall | None) -> Runtime | None:
     if call is not None and call.stream is not None:
         return call.stream.runtime
-    from otelstream import _runtime
+    from otelstream._core.process import runtime as _runtime
 
     return next(reversed(list(_runtime.runtimes())), None)

@@ -10,14 +10,16 @@ from dataclasses import dataclass
 from time import perf_counter as clock
 from typing import TYPE_CHECKING, get_args
 
-from otelstream import _cancel, _parked, _turn
 from otelstream import _semconv as s
-from otelstream._call import ToolCall
+from otelstream._core.record import cancel as _cancel
+from otelstream._core.record.call import ToolCall
+from otelstream._core.tools import parked as _parked
+from otelstream._core.turns import turn as _turn
 from otelstream._trouble import trouble
 
 if TYPE_CHECKING:
-    from otelstream._hold import Hold
-    from otelstream._stream import StreamObservation
+    from otelstream._core.record.stream import StreamObservation
+    from otelstream._core.tools.hold import Hold
 
 NEVER_AFTER = 300.0  # seconds after the end of its stream
 MAX_WAITING = 1024

@@ -20,10 +20,10 @@ from opentelemetry import trace
 from otelstream._errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from otelstream._call import ToolCall
-    from otelstream._cancel import Ledger, TurnStop
-    from otelstream._stream import StreamObservation
-    from otelstream._view import StreamView
+    from otelstream._core.record.call import ToolCall
+    from otelstream._core.record.cancel import Ledger, TurnStop
+    from otelstream._core.record.stream import StreamObservation
+    from otelstream._face.view import StreamView
 
 MAX_STREAMS = 64  # remembered of one turn
 MAX_IDLE = 256  # turns remembered that nobody is in any more, to be found by their id or trace
@@ -51,7 +51,7 @@ class Turn:
     @property
     def streams(self) -> tuple[StreamView, ...]:
         """Its streams, oldest first."""
-        from otelstream._view import StreamView
+        from otelstream._face.view import StreamView
 
         return tuple(StreamView(stream) for stream in self._all())
 
@@ -63,7 +63,7 @@ class Turn:
     @property
     def ledger(self) -> Ledger:
         """Which side effects stood when it was stopped, newest first; as of now while it was not."""
-        from otelstream._cancel import ledger
+        from otelstream._core.record.cancel import ledger
 
         return ledger(self, self.stopped.at if self.stopped is not None else None)
 
@@ -262,7 +262,7 @@ def begun(stream: StreamObservation) -> None:
 
 def forget() -> None:
     """Start anew, in a forked child."""
-    from otelstream import _cancel
+    from otelstream._core.record import cancel as _cancel
 
     _known.clear()
     _cancel.forget()

@@ -9,8 +9,8 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from otelstream._stream import StreamObservation
-    from otelstream._turn import Turn
+    from otelstream._core.record.stream import StreamObservation
+    from otelstream._core.turns.turn import Turn
 
 Place = tuple[int, int]
 MAX_RUNS = 64  # remembered

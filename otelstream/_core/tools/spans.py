@@ -10,8 +10,8 @@ from typing import Any
 from opentelemetry import trace
 
 from otelstream import _semconv as s
-from otelstream._emit._tool import write
-from otelstream._registry import registry
+from otelstream._core.emit.tool import write
+from otelstream._core.tools.registry import registry
 from otelstream._trouble import trouble
 
 # Scopes of SDKs whose tool spans an adapter writes on as the tool ends, when all is known.

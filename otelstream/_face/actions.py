@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, get_args
 from opentelemetry import trace
 from opentelemetry.util.types import AttributeValue
 
-from otelstream import _cancel, _runtime, _turn
 from otelstream import _semconv as s
+from otelstream._core.process import runtime as _runtime
+from otelstream._core.record import cancel as _cancel
+from otelstream._core.turns import turn as _turn
 from otelstream._errors import ConfigurationError
 from otelstream._trouble import logger, trouble
 
 if TYPE_CHECKING:
-    from otelstream._stream import StreamObservation
+    from otelstream._core.record.stream import StreamObservation
 
 MAX_ACTIONS = 64  # of one stream, that wait for its end
 _not_found_said: list[bool] = []

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from otelstream._objectives import BUNDLED_OBJECTIVES, Objectives
+from otelstream._core.record.objectives import BUNDLED_OBJECTIVES, Objectives
 
 # Resident set for each trace held, and at rest, of the gateway on two cores: benchmarks/collector.py.
 KIB_A_TRACE: Final = 19
@@ -35,7 +35,7 @@ BRINGS: Final = {"compose": _MOUNTED, "kubernetes": _MOUNTED}
 
 def folder() -> Path:
     """Where the configurations are: inside the wheel, or in the repository of a checkout."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     installed = package / "_data" / "collector"
     return installed if installed.is_dir() else package.parent / "collector"
 

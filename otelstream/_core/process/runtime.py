@@ -15,16 +15,19 @@ from opentelemetry.metrics import Meter
 from opentelemetry.trace import Tracer
 from opentelemetry.util.types import AttributeValue
 
-from otelstream import _cancel, _parked, _processor, _turn
-from otelstream._call import ToolCall
-from otelstream._config import Settings
-from otelstream._emit import _span
-from otelstream._emit._metrics import Metrics
-from otelstream._ending import abandoned
-from otelstream._labels import Labels
-from otelstream._registry import registry
+from otelstream._core.emit import span as _span
+from otelstream._core.emit.labels import Labels
+from otelstream._core.emit.metrics import Metrics
+from otelstream._core.record import cancel as _cancel
+from otelstream._core.record.call import ToolCall
+from otelstream._core.record.ending import abandoned
+from otelstream._core.record.stream import StreamObservation
+from otelstream._core.tools import parked as _parked
+from otelstream._core.tools import spans as _processor
+from otelstream._core.tools.registry import registry
+from otelstream._core.turns import turn as _turn
+from otelstream._face.config import Settings
 from otelstream._semconv import StallSource
-from otelstream._stream import StreamObservation
 from otelstream._trouble import trouble
 
 
@@ -156,7 +159,7 @@ class Runtime:
             trouble("recording metrics")
         if self.settings.events in ("log", "both"):
             try:
-                from otelstream._emit import _logs
+                from otelstream._core.emit import logs as _logs
 
                 _logs.write(stream, self._logger)
             except Exception:

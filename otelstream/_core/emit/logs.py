@@ -9,10 +9,10 @@ from opentelemetry import trace
 from opentelemetry._logs import Logger, LogRecord, SeverityNumber
 
 from otelstream import _semconv as s
-from otelstream._emit._span import nanoseconds
+from otelstream._core.emit.span import nanoseconds
 
 if TYPE_CHECKING:
-    from otelstream._stream import StreamObservation
+    from otelstream._core.record.stream import StreamObservation
 
 _SEVERITY = {s.EVENT_FAILURE: SeverityNumber.WARN, s.EVENT_STALL: SeverityNumber.INFO}
 

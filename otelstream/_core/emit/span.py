@@ -13,7 +13,7 @@ from opentelemetry.util.types import AttributeValue
 from otelstream import _semconv as s
 
 if TYPE_CHECKING:
-    from otelstream._stream import StreamObservation
+    from otelstream._core.record.stream import StreamObservation
 
 
 def call_span() -> Span | None:

@@ -11,24 +11,24 @@ from typing import TYPE_CHECKING, Any, cast
 
 from opentelemetry.util.types import AttributeValue
 
-from otelstream import _cancel
 from otelstream import _semconv as s
-from otelstream._cadence import Cadence
-from otelstream._call import ToolCall
-from otelstream._emit import _tool
-from otelstream._ending import Ending, by_finish_reason, failed, identity
-from otelstream._objectives import succeeded_then_failed
-from otelstream._parked import here
-from otelstream._registry import registry
-from otelstream._repetition import Repetition, RepetitionDetector
+from otelstream._core.emit import tool as _tool
+from otelstream._core.record import cancel as _cancel
+from otelstream._core.record.cadence import Cadence
+from otelstream._core.record.call import ToolCall
+from otelstream._core.record.ending import Ending, by_finish_reason, failed, identity
+from otelstream._core.record.objectives import succeeded_then_failed
+from otelstream._core.record.repetition import Repetition, RepetitionDetector
+from otelstream._core.tools.parked import here
+from otelstream._core.tools.registry import registry
 from otelstream._trouble import trouble
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
-    from otelstream._objectives import Objective
-    from otelstream._runtime import Runtime
-    from otelstream._turn import Turn
+    from otelstream._core.process.runtime import Runtime
+    from otelstream._core.record.objectives import Objective
+    from otelstream._core.turns.turn import Turn
 
 BATCH = 32  # chunks summed at once: with 48 a chunk costs 50 ns less, and an open stream keeps 3 KiB more
 MAX_TOOL_CALLS = 128  # remembered of one stream

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 from opentelemetry.util.types import AttributeValue
 
 from otelstream import _semconv as s
-from otelstream._call import ToolCall
-from otelstream._ending import Ending
+from otelstream._core.record.call import ToolCall
+from otelstream._core.record.ending import Ending
 from otelstream._trouble import trouble
 
 if TYPE_CHECKING:
-    from otelstream._stream import StreamObservation
-    from otelstream._turn import Turn
+    from otelstream._core.record.stream import StreamObservation
+    from otelstream._core.turns.turn import Turn
 
 
 NEVER_AFTER = 300.0  # seconds that a stop of a trace waits for a next stream
@@ -224,7 +224,7 @@ def settle(stream: StreamObservation, ending: Ending, at: float) -> Cancel | Non
 def _settle_held(calls: Collection[ToolCall]) -> None:
     """Withhold at once what is held and must not run any more: those who wait for it may be slow to look."""
     if any(call.held for call in calls):
-        from otelstream import _hold
+        from otelstream._core.tools import hold as _hold
 
         _hold.settle(calls)
 
@@ -289,12 +289,12 @@ def _between_streams(turn: Turn) -> None:
     if stopped is None:
         return
     if stream is None:
-        from otelstream import _runtime
+        from otelstream._core.process import runtime as _runtime
 
         for runtime in _runtime.runtimes():
             runtime.metrics.stopped_nothing(turn.route, stopped.trigger)
         return
-    from otelstream._registry import registry
+    from otelstream._core.tools.registry import registry
 
     for call in turn.tool_calls:
         # A tool whose runs nobody can see may have run: its results would have come with the next request.

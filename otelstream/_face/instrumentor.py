@@ -13,13 +13,16 @@ from opentelemetry import metrics, trace
 from opentelemetry._logs import get_logger
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
 
-from otelstream import _config, _processor, _runtime, anthropic
 from otelstream import _semconv as s
+from otelstream import anthropic
+from otelstream._core.process import runtime as _runtime
+from otelstream._core.process.runtime import Runtime
+from otelstream._core.record.stream import StreamObservation
+from otelstream._core.tools import spans as _processor
 from otelstream._errors import ConfigurationError, OtelstreamError
-from otelstream._runtime import Runtime
-from otelstream._stream import StreamObservation
+from otelstream._face import config as _config
+from otelstream._face.view import StreamView
 from otelstream._trouble import logger
-from otelstream._view import StreamView
 
 VERSION = metadata.version("otelstream")
 _PROVIDERS = ("tracer_provider", "meter_provider", "logger_provider")
@@ -162,7 +165,7 @@ def get_stream(stream: object) -> StreamView:
 
 def current_stream() -> StreamView:
     """View the newest stream of the current turn, open or ended, until the next one opens; unobserved before any."""
-    from otelstream import _turn
+    from otelstream._core.turns import turn as _turn
 
     turn = _turn.current()
     return StreamView(turn.newest() if turn is not None else None)
