@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
-from otelstream._core.record.stream import BATCH
+from otelstream._core.record.batch import BATCH
 from otelstream._semconv import GAP_BOUNDS
 
 BUCKET = partial(bisect_left, GAP_BOUNDS)

@@ -98,9 +98,9 @@ def measure(streams: int, *, sampled: bool, settings: dict[str, Any]) -> tuple[f
     from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
 
     from otelstream._core.process.runtime import Runtime
+    from otelstream._core.process.tap import Attached, read
     from otelstream._face import config as _config
-    from otelstream.anthropic._protocol import Reading, left_open
-    from otelstream.anthropic._read import read
+    from otelstream.anthropic._grammar import Grammar
 
     tracers = TracerProvider(sampler=ALWAYS_ON if sampled else ALWAYS_OFF)
     # Exported between streams is not a stream's cost: the queue takes all.
@@ -116,12 +116,12 @@ def measure(streams: int, *, sampled: bool, settings: dict[str, Any]) -> tuple[f
     begins, ends, alone = [], [], []
     for _ in range(streams):
         begin = clock()
-        stream = runtime.begin(operation="chat", provider="p", model="m")
-        stream.reading, stream.flush_pending = Reading(), left_open
+        stream = runtime.begin(operation="chat", provider="p", model="m", grammar=Grammar())
+        stream.attached = Attached()
         runtime.attach_span(stream, {"server.address": "provider"})
         stream.responded("req_1")
         begins.append(clock() - begin)
-        reader = read(iter(source), stream, None)
+        reader = read(iter(source), stream, lambda: None)
         for _ in range(len(source) - 1):
             next(reader)
         span = stream.span

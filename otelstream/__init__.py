@@ -7,7 +7,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from otelstream._core.turns.turn import turn
     from otelstream._errors import ConfigurationError, OtelstreamError, ToolWithheld, UnsupportedVersionError
     from otelstream._face.actions import record_action, record_retraction, record_stop
     from otelstream._face.instrumentor import (
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
         uninstrument,
     )
     from otelstream._face.tools import tool, tool_call
+    from otelstream._face.turns import turn
 
 __all__ = [
     "ConfigurationError",
@@ -48,7 +48,7 @@ _MODULES = {
     "_face.actions": {"record_action", "record_retraction", "record_stop"},
     "_errors": {"ConfigurationError", "OtelstreamError", "ToolWithheld", "UnsupportedVersionError"},
     "_face.tools": {"tool", "tool_call"},
-    "_core.turns.turn": {"turn"},
+    "_face.turns": {"turn"},
 }
 
 

@@ -3,7 +3,7 @@
 
 from otelstream._core.record.call import ToolCall
 from otelstream._core.record.cancel import Ledger
-from otelstream._core.turns.turn import Turn
+from otelstream._face.turns import Turn
 from otelstream._face.view import StreamView
 from otelstream._semconv import (
     CancelAt,

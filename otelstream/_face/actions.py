@@ -4,20 +4,19 @@
 from __future__ import annotations
 
 from time import perf_counter as clock
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
 from opentelemetry import trace
 from opentelemetry.util.types import AttributeValue
 
 from otelstream import _semconv as s
-from otelstream._core.process import runtime as _runtime
-from otelstream._core.record import cancel as _cancel
-from otelstream._core.turns import turn as _turn
+from otelstream._core.process import runtime as process
+from otelstream._core.process.stopping import stop
+from otelstream._core.record.batch import arrived
+from otelstream._core.record.stream import StreamObservation
+from otelstream._core.turns import turn as turns
 from otelstream._errors import ConfigurationError
 from otelstream._trouble import logger, trouble
-
-if TYPE_CHECKING:
-    from otelstream._core.record.stream import StreamObservation
 
 MAX_ACTIONS = 64  # of one stream, that wait for its end
 _not_found_said: list[bool] = []
@@ -30,11 +29,11 @@ def record_stop(turn: str | None = None) -> bool:
     one that is not is counted, and warned about once.
     """
     try:
-        found = _turn.current() if turn is None else _turn.find(str(turn))
+        found = turns.current() if turn is None else turns.find(str(turn))
         if found is not None:
-            _cancel.stop(found, "user_stop", clock())
+            stop(found, "user_stop", clock())
             return True
-        for runtime in _runtime.runtimes():
+        for runtime in process.runtimes():
             runtime.metrics.add(s.STOPS_NOT_FOUND, {})
         if not _not_found_said:
             _not_found_said.append(True)
@@ -63,7 +62,7 @@ def record_retraction(*, reason: s.RetractionReason = "other", turn: str | None 
         stream = _newest(turn)
         if stream is None:
             return False
-        _, _, visible = stream.arrived()
+        _, _, visible = arrived(stream)
         exposure = now - stream.first_token_at if stream.first_token_at is not None else 0.0
         attributes: dict[str, AttributeValue] = {
             s.RETRACTION_REASON: reason,
@@ -91,7 +90,7 @@ def record_action(*, turn: str | None = None) -> bool:
         stream = _newest(turn)
         if stream is None:
             return False
-        _, _, visible = stream.arrived()
+        _, _, visible = arrived(stream)
         if stream.ending is None and len(stream.actions) < MAX_ACTIONS:
             stream.actions.append((now, visible))
         else:
@@ -103,7 +102,7 @@ def record_action(*, turn: str | None = None) -> bool:
 
 
 def _newest(id: str | None) -> StreamObservation | None:  # noqa: A002
-    turn = _turn.current() if id is None else _turn.find(str(id))
+    turn = turns.current() if id is None else turns.find(str(id))
     return turn.newest() if turn is not None else None
 
 

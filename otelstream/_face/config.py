@@ -7,38 +7,16 @@ import math
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast, get_args
 
 from otelstream._core.record.objectives import Objectives
+from otelstream._core.record.settings import ChunkMetric, Events, Semconv, Settings, Spans
 from otelstream._errors import ConfigurationError
 from otelstream._semconv import Effect
 
-Spans = Literal["auto", "own", "enrich", "off"]
-Events = Literal["span", "log", "both", "off"]
-Semconv = Literal["released", "latest", "dup"]
-ChunkMetric = Literal["buckets", "semconv", "off"]
-
 ENVIRONMENT_PREFIX = "OTELSTREAM_"
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """One checked set of settings; durations in seconds."""
-
-    spans: Spans = "auto"
-    events: Events = "span"
-    semconv: Semconv = "released"
-    stall_threshold: float = 2.0
-    freeze_threshold: float = 10.0
-    cancel_late_after: float = 1.0
-    repetition: bool = True
-    chunk_events: bool = False
-    chunk_metric: ChunkMetric = "buckets"
-    tools: Mapping[str, Effect] = field(default_factory=dict)
-    objectives: Objectives = field(default_factory=Objectives)
-    view: str = "off"
 
 
 NAMES = tuple(item.name for item in fields(Settings))

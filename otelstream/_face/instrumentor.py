@@ -14,18 +14,19 @@ from opentelemetry._logs import get_logger
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
 
 from otelstream import _semconv as s
-from otelstream import anthropic
-from otelstream._core.process import runtime as _runtime
+from otelstream._core.process import runtime as process
 from otelstream._core.process.runtime import Runtime
+from otelstream._core.record.settings import Settings
 from otelstream._core.record.stream import StreamObservation
-from otelstream._core.tools import spans as _processor
-from otelstream._errors import ConfigurationError, OtelstreamError
-from otelstream._face import config as _config
+from otelstream._core.tools import spans as tool_spans
+from otelstream._core.turns import turn as turns
+from otelstream._errors import ConfigurationError, OtelstreamError, UnsupportedVersionError
+from otelstream._face import config, providers
 from otelstream._face.view import StreamView
 from otelstream._trouble import logger
 
 VERSION = metadata.version("otelstream")
-_PROVIDERS = ("tracer_provider", "meter_provider", "logger_provider")
+_GIVEN = ("tracer_provider", "meter_provider", "logger_provider")
 _ended: list[Callable[[StreamObservation], object]] = []
 _repeats: list[Callable[[StreamObservation], object]] = []
 
@@ -34,8 +35,8 @@ class OtelStreamInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # typed i
     """Observe every streamed answer of the provider SDKs that are installed."""
 
     runtime: Runtime | None = None
-    _settings: _config.Settings | None = None
-    _patches: Any = None
+    _settings: Settings | None = None
+    _patches: list[Any] = []  # noqa: RUF012  # replaced, never changed
 
     def instrumentation_dependencies(self) -> Collection[str]:
         """Name none: the version is checked by us, with an error that says what to do."""
@@ -66,30 +67,35 @@ class OtelStreamInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # typed i
             logger.error("otelstream stays off: %s: %s", type(error).__name__, error)
 
     def _start(self, *, zero_code: bool = False, **kwargs: Any) -> None:
-        providers = {name: kwargs.pop(name, None) for name in _PROVIDERS}
-        settings = _config.load(kwargs)
-        if self.runtime is not None and settings == self._settings and not any(providers.values()):
+        given = {name: kwargs.pop(name, None) for name in _GIVEN}
+        settings = config.load(kwargs)
+        if self.runtime is not None and settings == self._settings and not any(given.values()):
             return
-        version = anthropic.installed_version()
-        if version is None:
+        found = providers.installed()
+        if not found:
             # Whoever wrote the line wants to know; whoever instruments whatever there is does not.
             level = logging.DEBUG if zero_code else logging.WARNING
-            logger.log(level, "no provider SDK is installed, so there is nothing to observe: pip install anthropic")
+            packages = " or ".join(provider.package for provider in providers.known())
+            logger.log(level, "no provider SDK is installed, so there is nothing to observe: pip install %s", packages)
             return
-        anthropic.check_version(version)
+        found = _supported(found)
         if self.runtime is not None:
             logger.info("new settings hold for streams begun from now on")
             self._stop()
         if settings.view != "off":
             from otelstream.view import attach
 
-            providers["tracer_provider"] = attach(providers["tracer_provider"], settings.view)
-        runtime = _make_runtime(settings, providers, version)
+            given["tracer_provider"] = attach(given["tracer_provider"], settings.view)
+        runtime = _make_runtime(settings, given, found)
+        patched: list[Any] = []
         try:
-            self._patches = anthropic.patch(runtime)
+            patched.extend(provider.patch(runtime) for provider in found)
         except BaseException:
-            _runtime.unregister()
+            for patches in patched:
+                patches.remove()
+            process.unregister()
             raise
+        self._patches = patched
         self.runtime, self._settings = runtime, settings
         self._is_instrumented_by_opentelemetry = True
 
@@ -100,15 +106,17 @@ class OtelStreamInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # typed i
         self._is_instrumented_by_opentelemetry = False
 
     def _stop(self) -> None:
-        self._patches.remove()
+        for patches in self._patches:
+            patches.remove()
         if self.runtime is not None:
-            _processor.detach(self.runtime.tracer_provider)
+            tool_spans.detach(self.runtime.tracer_provider)
         if self._settings is not None and self._settings.view != "off":
             from otelstream.view import detach
 
             detach()
-        self._patches = self.runtime = self._settings = None
-        _runtime.unregister()
+        self._patches = []
+        self.runtime = self._settings = None
+        process.unregister()
 
     def _instrument(self, **kwargs: Any) -> None:
         self._start(**kwargs)
@@ -117,20 +125,36 @@ class OtelStreamInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # typed i
         self.uninstrument(**kwargs)
 
 
-def _make_runtime(settings: _config.Settings, providers: dict[str, Any], sdk_version: str) -> Runtime:
-    tracer = trace.get_tracer(s.SCOPE, VERSION, providers["tracer_provider"], s.SCHEMA_URL)
-    meter = metrics.get_meter(s.SCOPE, VERSION, providers["meter_provider"], s.SCHEMA_URL)
-    log_writer = get_logger(s.SCOPE, VERSION, providers["logger_provider"], s.SCHEMA_URL)
+def _supported(found: dict[providers.Provider, str]) -> dict[providers.Provider, str]:
+    """Leave out, with a warning, the SDKs of unknown versions; raises UnsupportedVersionError if none is left."""
+    refused: dict[providers.Provider, UnsupportedVersionError] = {}
+    for provider, version in found.items():
+        try:
+            provider.check_version(version)
+        except UnsupportedVersionError as error:
+            refused[provider] = error
+    for error in refused.values():
+        if len(refused) == len(found):
+            raise error
+        logger.warning("%s", error)
+    return {provider: version for provider, version in found.items() if provider not in refused}
+
+
+def _make_runtime(settings: Settings, given: dict[str, Any], found: dict[providers.Provider, str]) -> Runtime:
+    tracer = trace.get_tracer(s.SCOPE, VERSION, given["tracer_provider"], s.SCHEMA_URL)
+    meter = metrics.get_meter(s.SCOPE, VERSION, given["meter_provider"], s.SCHEMA_URL)
+    log_writer = get_logger(s.SCOPE, VERSION, given["logger_provider"], s.SCHEMA_URL)
     info = {
         s.VERSION: VERSION,
-        s.SDK_NAME: "anthropic",
-        s.SDK_VERSION: sdk_version,
+        s.SDK_NAME: ",".join(provider.package for provider in found),
+        s.SDK_VERSION: ",".join(found.values()),
         s.OBJECTIVES_HASH: settings.objectives.hash,
     }
-    runtime = Runtime(settings, tracer, meter, log_writer, info)
+    names = [provider.provider for provider in found]
+    runtime = Runtime(settings, tracer, meter, log_writer, info, names)
     runtime.stream_ended, runtime.stream_repeats = _ended, _repeats
-    runtime.tracer_provider = providers["tracer_provider"]
-    _runtime.register(runtime)
+    runtime.tracer_provider = given["tracer_provider"]
+    process.register(runtime)
     return runtime
 
 
@@ -158,22 +182,19 @@ def uninstrument() -> None:
 
 def get_stream(stream: object) -> StreamView:
     """View an SDK stream, a stream helper, its manager or a raw response; unobserved for anything else."""
-    from otelstream.anthropic._faults import observed
-
-    return StreamView(observed(stream))
+    found = (provider.observed(stream) for provider in providers.known())
+    return StreamView(next((record for record in found if record is not None), None))
 
 
 def current_stream() -> StreamView:
     """View the newest stream of the current turn, open or ended, until the next one opens; unobserved before any."""
-    from otelstream._core.turns import turn as _turn
-
-    turn = _turn.current()
+    turn = turns.current()
     return StreamView(turn.newest() if turn is not None else None)
 
 
 def open_streams() -> tuple[StreamView, ...]:
     """Snapshot the streams that have not ended, oldest first: for draining before a deploy."""
-    return tuple(StreamView(stream) for runtime in _runtime.runtimes() for stream in runtime.open_streams())
+    return tuple(StreamView(stream) for runtime in process.runtimes() for stream in runtime.open_streams())
 
 
 def listen(listener: Callable[[StreamObservation], object], *, stop: bool = False) -> None:

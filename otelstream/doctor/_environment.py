@@ -135,18 +135,23 @@ def sdk_version(facts: Facts) -> tuple[int, ...]:
 def packages(facts: Facts) -> Iterator[Finding]:
     """What is not installed, or of the wrong version."""
     from otelstream._errors import UnsupportedVersionError
-    from otelstream.anthropic import SUPPORTED, check_version
+    from otelstream._face import providers
 
     versions = facts["versions"]
-    low, high = SUPPORTED
-    wanted = f'pip install "anthropic>={low[0]}.{low[1]},<{high[0]}"'
-    if "anthropic" not in versions:
-        yield Finding("sdk-missing", "no provider SDK is installed: there is nothing to observe", wanted)
-    else:
-        try:
-            check_version(versions["anthropic"])
-        except UnsupportedVersionError:
-            yield Finding("sdk-unsupported", f"anthropic {versions['anthropic']} is not observed", wanted)
+    wanted = {}
+    for provider in providers.known():
+        low, high = provider.supported
+        wanted[provider.package] = f'pip install "{provider.package}>={low[0]}.{low[1]},<{high[0]}"'
+        if provider.package in versions:
+            version = versions[provider.package]
+            try:
+                provider.check_version(version)
+            except UnsupportedVersionError:
+                what = f"{provider.package} {version} is not observed"
+                yield Finding("sdk-unsupported", what, wanted[provider.package])
+    if not versions.keys() & wanted:
+        remedy = "; or ".join(wanted.values())
+        yield Finding("sdk-missing", "no provider SDK is installed: there is nothing to observe", remedy)
     if "opentelemetry-sdk" not in versions:
         yield Finding("otel-sdk-missing", "opentelemetry-sdk is not installed: nothing can be exported", INSTALL)
     for conflict in facts["conflicts"]:

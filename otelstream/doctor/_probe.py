@@ -69,7 +69,7 @@ class Probe:
         self._asked: set[int] = set()  # streams of which the application read how they ended
         self._timeouts: set[float | None] = set()
         self._unobserved = 0
-        self.spans.forget()
+        self.spans.restart()
 
     # --- what the program does ----------------------------------------------------------------------------
 
@@ -87,7 +87,7 @@ class Probe:
     def _watch_requests(self) -> None:
         from anthropic import _base_client
 
-        from otelstream.anthropic import _patch
+        from otelstream._core.process import nesting
 
         def build(client: Any, *args: Any, **kwargs: Any) -> Any:
             request = _base_client.BaseClient._build_request(client, *args, **kwargs)
@@ -96,7 +96,7 @@ class Probe:
                 body = getattr(options, "json_data", None)
                 if isinstance(body, dict) and body.get("stream") is True and request.url.path.endswith("/messages"):
                     self._timeouts.add(request.extensions.get("timeout", {}).get("read"))
-                    self._unobserved += _patch._current.get() is None
+                    self._unobserved += nesting.current() is None
             except Exception:
                 trouble("examining a request")
             return request

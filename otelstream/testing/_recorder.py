@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from otelstream._core.record.settings import Settings
     from otelstream._core.record.stream import StreamObservation
-    from otelstream._face.config import Settings
 
 
 class RecordedStream(StreamView):

@@ -16,6 +16,7 @@ from websockets.sync.client import connect
 
 import otelstream
 from otelstream import _semconv as s
+from otelstream._core.process.closing import end
 from otelstream._core.record.ending import cancelled
 from otelstream._core.record.stream import StreamObservation
 from otelstream.asgi import StreamHopMiddleware
@@ -232,9 +233,9 @@ def test_no_message_is_taken_from_the_application(bench: Bench, seed: int) -> No
                     if not reading.cancelled():
                         seen.append(reading.result())
                 await asyncio.sleep(chance.random() / 300)
-            assert stream is None or stream.asked is None or stream.asked.trigger == "client_disconnect"
+            assert stream is None or stream.stop_asked is None or stream.stop_asked.trigger == "client_disconnect"
             if stream is not None:
-                stream.end(cancelled("app_close"))
+                end(stream, cancelled("app_close"))
 
         async def send(message: Any) -> None:
             await asyncio.sleep(0)

@@ -90,7 +90,7 @@ def instrumented(**settings: Any) -> Iterator[Bench]:
     """Otelstream on for a test, with nothing left of an earlier one."""
     bench = Bench()
     otelstream.uninstrument()
-    registry.forget()
+    registry.restart()
     otelstream.instrument(tracer_provider=bench.tracer_provider, meter_provider=bench.meter_provider, **settings)
     _instrumentor.listen(bench.add)
     try:

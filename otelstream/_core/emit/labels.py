@@ -7,8 +7,7 @@ from collections.abc import Hashable, Mapping
 from typing import TypeVar
 
 from otelstream import _semconv as s
-
-MAX_TEXT = 128  # characters of a name that comes from outside (a model, a tool, a route)
+from otelstream._core.record.text import printable
 
 K = TypeVar("K", bound=Hashable)
 
@@ -40,17 +39,11 @@ class Labels:
         self._errors = Bounded(s.MAX_ERROR_TYPES)
         self._extra = {metric.name: Bounded(metric.max_extra) for metric in s.METRICS}
 
-    @staticmethod
-    def text(value: str) -> str:
-        """A name from outside, short and printable."""
-        value = value[:MAX_TEXT]
-        return value if value.isprintable() else "".join(c if c.isprintable() else "?" for c in value)
-
     def common(self, operation: str, provider: str, model: str, route: str | None) -> Mapping[str, str]:
         """The common labels of a stream; a model or route over the bound is `_OTHER`."""
-        model = self.text(model)
+        model = printable(model)
         if route is not None:
-            route = self.text(route)
+            route = printable(route)
         if not self._common.admits((operation, provider, model, route)):
             model, route = s.OTHER, None if route is None else s.OTHER
             # Even folded, providers and operations are the adapters' closed sets.
@@ -60,11 +53,11 @@ class Labels:
         return labels
 
     def tool(self, name: str) -> str:
-        name = self.text(name)
+        name = printable(name)
         return name if self._tools.admits(name) else s.OTHER
 
     def error(self, name: str) -> str:
-        name = self.text(name)
+        name = printable(name)
         return name if self._errors.admits(name) else s.OTHER
 
     def extra(self, metric: s.Metric, labels: dict[str, str | bool]) -> dict[str, str | bool]:

@@ -3,16 +3,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from opentelemetry import trace
 from opentelemetry._logs import Logger, LogRecord, SeverityNumber
 
 from otelstream import _semconv as s
 from otelstream._core.emit.span import nanoseconds
-
-if TYPE_CHECKING:
-    from otelstream._core.record.stream import StreamObservation
+from otelstream._core.record.stream import StreamObservation
 
 _SEVERITY = {s.EVENT_FAILURE: SeverityNumber.WARN, s.EVENT_STALL: SeverityNumber.INFO}
 

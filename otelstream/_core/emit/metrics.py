@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -13,12 +13,10 @@ from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
 from otelstream import _semconv as s
 from otelstream._core.emit.labels import Labels
-from otelstream._face.config import Settings
-
-if TYPE_CHECKING:
-    from otelstream._core.record.call import ToolCall
-    from otelstream._core.record.cancel import Cancel
-    from otelstream._core.record.stream import StreamObservation
+from otelstream._core.record.call import ToolCall
+from otelstream._core.record.cancel import Cancel
+from otelstream._core.record.settings import Settings
+from otelstream._core.record.stream import StreamObservation
 
 Common = tuple[tuple[str, str], ...]
 _LE = (*(str(bound) for bound in s.GAP_BOUNDS), "+Inf")
@@ -34,6 +32,7 @@ class Metrics:
         labels: Labels,
         open_streams: Callable[[], Iterable[StreamObservation]],
         info: Mapping[str, str],
+        providers: Sequence[str] = (),
     ) -> None:
         self._settings = settings
         self._labels = labels
@@ -48,7 +47,8 @@ class Metrics:
         for objective in settings.objectives:
             for model in objective.models:
                 for route in objective.routes or (None,):
-                    self._zeros(labels.common("chat", "anthropic", model, route))
+                    for provider in providers:
+                        self._zeros(labels.common("chat", provider, model, route))
 
     def _create(self, meter: Meter, metric: s.Metric) -> None:
         if metric.kind == "histogram":
@@ -219,6 +219,13 @@ class Metrics:
         metric = s.TOOL_DISPATCH_LEAD if since_end < 0 else s.TOOL_DISPATCH_LAG
         self.add(metric, self.common(stream), {s.TOOL_CALL_EFFECT: call.effect}, abs(since_end))
 
+    def side_effect(self, stream: StreamObservation, call: ToolCall, word: s.SideEffect) -> None:
+        """Count one call as a stop found it: once, and once more when it is compensated."""
+        if word in call.stood or (call.stood and word != "compensated"):
+            return
+        call.stood.add(word)
+        self.add(s.CANCELLATION_SIDE_EFFECTS, self.common(stream), {s.SIDE_EFFECT: word})
+
     @staticmethod
     def _first_token(stream: StreamObservation, add: Any, outcome: str, duration: float) -> None:
         first_token = stream.time_to_first_token
@@ -256,7 +263,7 @@ class Metrics:
 
     # --- collection ---------------------------------------------------------------------------------------
 
-    def forget(self) -> None:
+    def restart(self) -> None:
         """Start anew, in a forked child."""
         self._lock = threading.Lock()
         self._gaps = {}

@@ -4,16 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
 from opentelemetry.util.types import AttributeValue
 
 from otelstream import _semconv as s
-
-if TYPE_CHECKING:
-    from otelstream._core.record.stream import StreamObservation
+from otelstream._core.record.stream import StreamObservation
 
 
 def call_span() -> Span | None:

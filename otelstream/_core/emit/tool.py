@@ -4,17 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from opentelemetry.trace import Link, Span, SpanKind
 from opentelemetry.util.types import AttributeValue
 
 from otelstream import _semconv as s
 from otelstream._core.emit.span import nanoseconds
-
-if TYPE_CHECKING:
-    from otelstream._core.process.runtime import Runtime
-    from otelstream._core.record.call import ToolCall
+from otelstream._core.record.call import ToolCall
+from otelstream._core.record.host import Host
+from otelstream._core.record.text import printable
 
 
 def carries(span: Span, call: ToolCall | None) -> bool:
@@ -25,17 +23,17 @@ def carries(span: Span, call: ToolCall | None) -> bool:
     return bool(attributes.get(s.TOOL_CALL_ID) == call.id)
 
 
-def start(runtime: Runtime, name: str, call: ToolCall | None) -> Span:
+def start(runtime: Host, name: str, call: ToolCall | None) -> Span:
     """Start a span of our own for a run of the tool `name`, linked to that of the stream that asked for it."""
-    attributes: dict[str, AttributeValue] = {s.OPERATION: s.EXECUTE_TOOL, s.TOOL_NAME: runtime.labels.text(name)}
+    attributes: dict[str, AttributeValue] = {s.OPERATION: s.EXECUTE_TOOL, s.TOOL_NAME: printable(name)}
     links = []
     if call is not None:
         if call.id:
-            attributes[s.TOOL_CALL_ID] = runtime.labels.text(call.id)
+            attributes[s.TOOL_CALL_ID] = printable(call.id)
         if call.stream is not None and call.stream.span is not None:
             links.append(Link(call.stream.span.get_span_context()))
             call.told.add("link")
-    name = f"{s.EXECUTE_TOOL} {runtime.labels.text(name)}"
+    name = f"{s.EXECUTE_TOOL} {printable(name)}"
     return runtime.tracer.start_span(name, kind=SpanKind.INTERNAL, attributes=attributes, links=links)
 
 
@@ -70,7 +68,7 @@ def _attributes(call: ToolCall) -> dict[str, AttributeValue]:
 def _since_ready(call: ToolCall, at: float | None) -> float | None:
     if call.stream is None or call.ready is None or at is None:
         return None
-    return at - call.stream.started - call.ready
+    return float(at - call.stream.started - call.ready)
 
 
 def events(
@@ -87,8 +85,8 @@ def events(
         if after is not None and at <= after:
             continue
         values: dict[str, AttributeValue | None] = {
-            s.TOOL_NAME: stream.runtime.labels.text(call.name),
-            s.TOOL_CALL_ID: stream.runtime.labels.text(call.id),
+            s.TOOL_NAME: printable(call.name),
+            s.TOOL_CALL_ID: printable(call.id),
             s.TOOL_CALL_SINCE_READY: _since_ready(call, at),
             s.TOOL_CALL_SINCE_END: None if stream.end_at is None else at - stream.end_at,
             s.TOOL_CALL_EFFECT: call.effect,

@@ -5,36 +5,44 @@ from __future__ import annotations
 
 import _thread
 import atexit
-import gc
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from opentelemetry.metrics import Meter
 from opentelemetry.trace import Tracer
 from opentelemetry.util.types import AttributeValue
 
-from otelstream._core.emit import span as _span
+from otelstream._core.emit import span as emitted
 from otelstream._core.emit.labels import Labels
 from otelstream._core.emit.metrics import Metrics
-from otelstream._core.record import cancel as _cancel
+from otelstream._core.process import drops, stopping
+from otelstream._core.process.closing import disown, end
 from otelstream._core.record.call import ToolCall
 from otelstream._core.record.ending import abandoned
+from otelstream._core.record.grammar import Grammar
+from otelstream._core.record.host import hosts
+from otelstream._core.record.settings import Settings
 from otelstream._core.record.stream import StreamObservation
-from otelstream._core.tools import parked as _parked
-from otelstream._core.tools import spans as _processor
+from otelstream._core.tools import spans as tool_spans
 from otelstream._core.tools.registry import registry
-from otelstream._core.turns import turn as _turn
-from otelstream._face.config import Settings
-from otelstream._semconv import StallSource
+from otelstream._core.turns import turn as turns
 from otelstream._trouble import trouble
 
 
 class Runtime:
     """The state behind the patches. Hooks reach it through the adapter; none of its methods raises."""
 
-    def __init__(self, settings: Settings, tracer: Tracer, meter: Meter, logger: Any, info: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        tracer: Tracer,
+        meter: Meter,
+        logger: Any,
+        info: Mapping[str, str],
+        providers: Sequence[str] = (),
+    ) -> None:
         self.settings = settings
         self.tracer = tracer
         self.labels = Labels()
@@ -44,22 +52,26 @@ class Runtime:
         self._at_exit = False
         self.tracer_provider: Any = None  # None: the global one
         self._sees_tool_spans = False
-        self.metrics = Metrics(meter, settings, self.labels, self.open_streams, info)
+        self.metrics = Metrics(meter, settings, self.labels, self.open_streams, info, providers)
         self.stream_ended: list[Callable[[StreamObservation], object]] = []
         self.stream_repeats: list[Callable[[StreamObservation], object]] = []
 
     # --- streams ------------------------------------------------------------------------------------------
 
-    def begin(self, *, operation: str, provider: str, model: str) -> StreamObservation:
+    def begin(
+        self, *, operation: str, provider: str, model: str, grammar: Grammar, choices: int = 1
+    ) -> StreamObservation:
         """Open the record of a stream whose request is about to be issued."""
-        turn = _turn.for_stream()
-        stream = StreamObservation(self, operation=operation, provider=provider, model=model, turn=turn)
-        _cancel.inherit(stream, turn)
+        turn = turns.for_stream()
+        stream = StreamObservation(
+            self, operation=operation, provider=provider, model=model, grammar=grammar, turn=turn, choices=choices
+        )
+        stopping.inherit(stream, turn)
         turn.add(stream)
-        _turn.begun(stream)
+        turns.begun(stream)
         registry.sweep()
         if not self._sees_tool_spans:  # not earlier: the provider may be set after `instrument()`
-            self._sees_tool_spans = _processor.attach(self.tracer_provider)
+            self._sees_tool_spans = tool_spans.attach(self.tracer_provider)
         self._open[id(stream)] = stream
         if not self._at_exit:
             # Not earlier: exit handlers run last in first out, and the provider's own must run after ours.
@@ -69,10 +81,10 @@ class Runtime:
         self.metrics.started(stream)
         return stream
 
-    def forget(self, stream: StreamObservation) -> None:
-        """Drop a record that turned out to be no stream."""
+    def discard(self, stream: StreamObservation) -> None:
+        """Take back a record that turned out to be no stream."""
         self._open.pop(id(stream), None)
-        if stream.turn is not None:
+        if isinstance(stream.turn, turns.Turn):
             stream.turn.drop(stream)
 
     def open_streams(self) -> Iterator[StreamObservation]:
@@ -89,17 +101,9 @@ class Runtime:
                 trouble("an on_repetition callback")
         return stop
 
-    def holder(self, stream: StreamObservation, start: float, end: float) -> StallSource:
-        """Who kept `stream` parked between two instants of its clock."""
-        return "own_tool" if _parked.by_tool(stream, start, end) else "consumer"
-
-    def compensated(self, call: ToolCall) -> None:
-        """The application undid the side effect of `call`; counted where a stop had found it."""
-        try:
-            if call.stream is not None and call.stood:
-                _cancel.count_one(call.stream, call, "compensated")
-        except Exception:
-            trouble("recording a compensation")
+    def tool_opened(self, stream: StreamObservation, call: ToolCall) -> None:
+        """The model began to ask for a tool."""
+        registry.opened(stream, call)
 
     # --- spans --------------------------------------------------------------------------------------------
 
@@ -107,23 +111,23 @@ class Runtime:
         """Give `stream` the call span that is current, else one of our own, as setting `spans` says."""
         spans = self.settings.spans
         if spans in ("auto", "enrich"):
-            stream.span = _span.model_span()
+            stream.span = emitted.model_span()
             if stream.span is not None:
                 return
         if spans in ("auto", "own"):
-            stream.span = _span.start(self.tracer, stream, attributes)
+            stream.span = emitted.start(self.tracer, stream, attributes)
             stream.own_span = True
 
     # --- the end ------------------------------------------------------------------------------------------
 
-    def finish(self, stream: StreamObservation) -> None:
+    def publish(self, stream: StreamObservation) -> None:
         """Emit an ended record: at once, or from a thread of its own when the garbage collector got us here.
 
         The collector runs wherever it likes, also where this thread holds a lock of the OpenTelemetry SDK's.
         """
         self._open.pop(id(stream), None)
         stream.native_end = None  # it refers back to the stream
-        if not _collecting:
+        if not drops.collecting():
             self._emit(stream, in_finaliser=False)
             self._drain()
             return
@@ -152,16 +156,16 @@ class Runtime:
             registry.ended(stream)
             if stream.cancel is not None:
                 self.metrics.cancelled(stream, stream.cancel)
-                _cancel.count(stream, stream.cancel.ledger)
-            if stream.turn is not None:
-                stream.turn.settle()
+                stopping.count(stream, stream.cancel.ledger)
+            if isinstance(stream.turn, turns.Turn):
+                stream.turn.call_if_over()
         except Exception:
             trouble("recording metrics")
         if self.settings.events in ("log", "both"):
             try:
-                from otelstream._core.emit import logs as _logs
+                from otelstream._core.emit import logs
 
-                _logs.write(stream, self._logger)
+                logs.write(stream, self._logger)
             except Exception:
                 trouble("writing log records")
         for callback in self.stream_ended:
@@ -178,8 +182,8 @@ class Runtime:
         try:
             if not own and not stream.native and not span.is_recording() and self.settings.spans == "auto":
                 # A companion that ends its span when the call returns: what it started with would be all there is.
-                span, own = _span.start_late(self.tracer, stream, span), True
-            _span.write(stream, span, events=self.settings.events in ("span", "both"), end=own)
+                span, own = emitted.start_late(self.tracer, stream, span), True
+            emitted.write(stream, span, events=self.settings.events in ("span", "both"), end=own)
         except Exception:
             trouble("writing a span")
 
@@ -188,71 +192,29 @@ class Runtime:
     def _exit(self) -> None:
         for stream in self.open_streams():
             native_end = stream.native_end
-            stream.end(abandoned("shutdown"))
+            end(stream, abandoned("shutdown"))
             if native_end is not None:
                 native_end()
         self._drain()
-        _turn.exit()
+        turns.exit()
         registry.exit()
 
-    def forked(self) -> None:
+    def restart(self) -> None:
         """Start anew in a forked child: the parent keeps its streams and its counts."""
         for stream in self._open.values():
-            stream.disown()
+            disown(stream)
         self._open = {}
         self._deferred.clear()
-        self.metrics.forget()
-
-
-_runtimes: list[Runtime] = []
-_collecting = False
-_dropped: deque[tuple[StreamObservation, Callable[[], object] | None]] = deque()
-
-
-def _on_collection(phase: str, _: dict[str, int]) -> None:
-    global _collecting
-    if phase == "start":
-        _collecting = True
-        return
-    while _dropped:
-        _decide_drop(*_dropped.popleft())
-    _collecting = False
-
-
-def collecting() -> bool:
-    """Whether the cyclic collector is at work."""
-    return _collecting
-
-
-def dropped(stream: StreamObservation, then: Callable[[], object] | None = None) -> None:
-    """End a stream that nobody holds any more, and call `then`. Never raises.
-
-    During a collection not before it is over: a generator that holds the stream's `with` may be taken later in the
-    same one, and what its closing says goes first.
-    """
-    if _collecting:
-        _dropped.append((stream, then))
-    else:
-        _decide_drop(stream, then)
-
-
-def _decide_drop(stream: StreamObservation, then: Callable[[], object] | None) -> None:
-    try:
-        stream.end(abandoned("gc"))
-        if then is not None:
-            then()
-    except Exception:
-        trouble("ending a dropped stream")
+        self.metrics.restart()
 
 
 def _after_fork() -> None:
-    global _collecting
-    _collecting = False
-    _dropped.clear()
-    registry.forget()
-    _turn.forget()
-    for runtime in _runtimes:
-        runtime.forked()
+    drops.restart()
+    registry.restart()
+    turns.restart()
+    stopping.restart()
+    for runtime in runtimes():
+        runtime.restart()
 
 
 if hasattr(os, "register_at_fork"):
@@ -261,20 +223,17 @@ if hasattr(os, "register_at_fork"):
 
 def register(runtime: Runtime) -> None:
     """Let collections and forks reach `runtime`; streams begun under an earlier one end under that."""
-    _runtimes.append(runtime)
-    if _on_collection not in gc.callbacks:
-        gc.callbacks.append(_on_collection)
+    hosts.append(runtime)
+    drops.watch()
 
 
 def unregister() -> None:
     """Leave no callback behind. Streams still open are kept until they end."""
-    global _collecting
-    _runtimes[:] = [runtime for runtime in _runtimes if next(runtime.open_streams(), None) is not None]
-    if not _runtimes and _on_collection in gc.callbacks:
-        gc.callbacks.remove(_on_collection)
-        _collecting = False
+    hosts[:] = [runtime for runtime in runtimes() if next(runtime.open_streams(), None) is not None]
+    if not hosts:
+        drops.unwatch()
 
 
 def runtimes() -> Iterator[Runtime]:
     """The runtimes that still have something to observe."""
-    return iter(list(_runtimes))
+    return iter([host for host in hosts if isinstance(host, Runtime)])

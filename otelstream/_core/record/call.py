@@ -13,8 +13,6 @@ from otelstream import _semconv as s
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
-    from otelstream._core.record.stream import StreamObservation
-
 MAX_NAME = 256  # characters of a name or id kept: both are the model's output
 
 
@@ -37,8 +35,9 @@ class ToolCall:
     dispatched_at: float | None = field(default=None, repr=False)  # on the stream's clock, as are the next ones
     finished_at: float | None = field(default=None, repr=False)
     withheld_at: float | None = field(default=None, repr=False)
-    held: bool = field(default=False, repr=False)  # its gate has it, and has neither let it go nor refused it
-    stream: StreamObservation | None = field(default=None, repr=False)
+    gated: bool = field(default=False, repr=False)  # its gate has it, and has neither passed nor refused it
+    inferred: bool = False  # that it became ready: its protocol has no word for the end of an input
+    stream: Any = field(default=None, repr=False)  # the `StreamObservation` that asked for it: imports only go down
     span: Span | None = field(default=None, repr=False)  # of the run, while it runs
     arguments: int | None = field(default=None, repr=False)  # a hash of them: content is never kept
     where: tuple[int, int] | None = field(default=None, repr=False)  # the thread and task that ran it
@@ -85,7 +84,7 @@ class ToolCall:
             return
         self.state = "compensated"
         if self.stream is not None:
-            self.stream.runtime.compensated(self)
+            self.stream.compensated(self)
 
     def release(self) -> None:
         """Let a call run whose tool was declared with `hold="ack"`."""

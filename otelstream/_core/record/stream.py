@@ -6,33 +6,38 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry.util.types import AttributeValue
 
 from otelstream import _semconv as s
-from otelstream._core.emit import tool as _tool
-from otelstream._core.record import cancel as _cancel
+from otelstream._core.record.block import Block
 from otelstream._core.record.cadence import Cadence
 from otelstream._core.record.call import ToolCall
-from otelstream._core.record.ending import Ending, by_finish_reason, failed, identity
-from otelstream._core.record.objectives import succeeded_then_failed
+from otelstream._core.record.cancel import Ask, Cancel
+from otelstream._core.record.ending import Ending, by_finish_reason, identity
+from otelstream._core.record.facts import Key
+from otelstream._core.record.grammar import Grammar
+from otelstream._core.record.host import Host, Turn
+from otelstream._core.record.objectives import Objective, succeeded_then_failed
+from otelstream._core.record.place import here
 from otelstream._core.record.repetition import Repetition, RepetitionDetector
-from otelstream._core.tools.parked import here
-from otelstream._core.tools.registry import registry
 from otelstream._trouble import trouble
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
-    from otelstream._core.process.runtime import Runtime
-    from otelstream._core.record.objectives import Objective
-    from otelstream._core.turns.turn import Turn
-
-BATCH = 32  # chunks summed at once: with 48 a chunk costs 50 ns less, and an open stream keeps 3 KiB more
 MAX_TOOL_CALLS = 128  # remembered of one stream
-MAX_INPUT_CHARS = 256 * 1024  # of one tool input kept for its validity; beyond, that is left out
+_EVICTABLE = (  # what is dropped first of too many events
+    s.EVENT_CHUNK,
+    s.EVENT_CADENCE,
+    s.EVENT_STALL,
+    s.EVENT_TOOL_READY,
+    s.EVENT_TOOL_FINISHED,
+    s.EVENT_REPETITION,
+    s.EVENT_TOOL_DISPATCHED,
+)
 
 clock = time.perf_counter  # CLOCK_MONOTONIC on Linux, in seconds
 
@@ -55,105 +60,44 @@ class Loop:
     kind: s.BlockKind
     repetition: Repetition
     at: float
+    key: Key | None
     closed: bool = False  # its block has ended
 
 
 class StreamObservation:
-    """What is known of one stream. Times are seconds on `clock`; the adapter stamps, this class never blocks.
-
-    The end arrives more than once (a verdict of the protocol, the body's end, `close()`, the finaliser, exit): the
-    first `end()` decides and emits, the others return.
-    """
+    """What is known of one stream. Times are seconds on `clock`; the adapter stamps, this class never blocks."""
 
     __slots__ = (
-        "__weakref__",
-        "_attributes",
-        "_detectors",
-        "_once",
-        "actions",
-        "active_block",
-        "activity",
-        "ask",
-        "asked",
-        "attempts",
-        "cache",
-        "cadence",
-        "cancel",
-        "carry",
-        "chars",
-        "chunks",
-        "datas",
-        "emitted",
-        "emitted_at",
-        "end_at",
-        "ending",
-        "events",
-        "exhausted",
-        "finish_raw",
-        "finish_reason",
-        "first_chunk_at",
-        "first_chunk_kind",
-        "first_token_at",
-        "first_token_kind",
-        "flush_pending",
-        "foreign",
-        "garbled",
-        "judged",
-        "last",
-        "last_attempt_at",
-        "last_chunk_at",
-        "loop",
-        "loops",
-        "model",
-        "native",
-        "native_end",
-        "open_call",
-        "opened_under",
-        "operation",
-        "own_span",
-        "pending",
-        "ping_seen",
-        "provider",
-        "reader",
-        "reading",
-        "request_id",
-        "response_at",
-        "response_id",
-        "response_model",
-        "route",
-        "runtime",
-        "span",
-        "stalls",
-        "started",
-        "started_ns",
-        "summing",
-        "text_before",
-        "tool_calls",
-        "turn",
-        "undecodable",
-        "usage",
-        "verdict",
-        "visible_chars",
-        "waiters",
-        "waits",
+        "__weakref__", "actions", "activity", "attached", "attempts", "block", "blocks", "cache", "cadence", "cancel",
+        "carry", "chars", "choices", "chunks", "datas", "drop", "emitted", "emitted_at", "end_at", "ending", "events",
+        "exhausted", "finish_raw", "finish_reason", "finishes", "first_chunk_at", "first_chunk_kind", "first_token_at",
+        "first_token_kind", "foreign", "garbled", "grammar", "judged", "last", "last_attempt_at", "last_chunk_at",
+        "last_data", "leftover", "loop", "loops", "model", "native", "native_end", "once", "opened_under", "operation",
+        "own_span", "ping_seen", "provider", "reader", "refusal", "request_id", "response_at", "response_id",
+        "response_model", "route", "runtime", "server_tool", "span", "stalls", "started", "started_ns", "stop_asked",
+        "summing", "text_before", "told", "tool_calls", "turn", "undecodable", "usage", "verdict", "visible_chars",
+        "waiters", "waiting_since", "waits",
     )  # fmt: skip
 
     def __init__(
         self,
-        runtime: Runtime,
+        runtime: Host,
         *,
         operation: str,
         provider: str,
         model: str,
+        grammar: Grammar,
         turn: Turn | None = None,
+        choices: int = 1,
     ) -> None:
         self.runtime = runtime
         self.operation, self.provider, self.model = operation, provider, model
+        self.grammar, self.choices = grammar, choices
         self.turn = turn
         self.route = turn.route if turn is not None else None
         self.started = clock()
         self.started_ns = time.time_ns()
-        self._once = [True]  # list.pop() is the one atomic test-and-set that a finaliser may run
+        self.once = [True]  # list.pop() is the one atomic test-and-set that a finaliser may run
         self.ending: Ending | None = None
         self.end_at: float | None = None
         self.span: Span | None = None
@@ -161,16 +105,21 @@ class StreamObservation:
         self.native_end: Callable[[], object] | None = None  # ends the SDK's own span, if that still lives
         self.opened_under = identity(sys.exc_info()[1])
         self.judged: tuple[tuple[Objective, s.ObjectiveResult], ...] = ()  # by the objectives, once it has ended
+        self.told: Ending | None = None  # what the protocol said, until somebody ends the stream so
         self.verdict: Ending | None = None  # a verdict that waits for one that knows better
-        # the hot path's own: see the adapter's readers
+        self.attached: Any = None  # what the adapter keeps with it
+        self.drop: s.DropEffect = "gc"  # what becomes of the connection of a stream that is dropped
+        # the hot path's own
         self.waits: list[float] = []
         self.datas: list[str] = []
         self.last = self.activity = self.started
-        self.ask = 0.0  # when the reader last asked for an event; before `last` while nobody waits
+        self.waiting_since = 0.0  # when the reader last asked for an event; before `last` while nobody waits
         self.carry = 0.0  # waited since the last chunk, for protocol traffic
-        self.flush_pending: Callable[[StreamObservation, float], object] | None = None
-        self.pending: Callable[[StreamObservation], tuple[int, int, int]] | None = None  # what waits to be summed
-        self.reading: Any = None  # the adapter's own place in the protocol
+        self.leftover = 0.0  # waited for deltas that are no chunk
+        self.last_data = ""  # of the last event
+        self.block = Block(None, None)  # whose deltas come now
+        self.blocks: dict[Key, Block] = {}  # those that are open
+        self.server_tool = False  # a provider's own tool was called and its result is not here yet
         # clock points
         self.attempts = 0
         self.last_attempt_at = self.started
@@ -188,23 +137,22 @@ class StreamObservation:
         self.visible_chars = 0
         self.stalls: list[Stall] = []
         self.ping_seen = False
-        self.active_block: s.BlockKind | None = None
         self.text_before = False
         self.tool_calls: list[ToolCall] = []
-        self.open_call: ToolCall | None = None  # its input is still streaming
         self.reader: tuple[int, int] | None = None  # the thread and task that read the newest tool call
         self.waiters: list[Callable[[], object]] = []  # held calls, to be woken at the end
-        self.asked: _cancel.Ask | None = None
-        self.cancel: _cancel.Cancel | None = None
+        self.stop_asked: Ask | None = None
+        self.cancel: Cancel | None = None
         self.actions: list[tuple[float, int]] = []  # when the user acted, and what was there
         self.emitted = False
         self.emitted_at: float | None = None
         self.loops: list[Loop] = []
         self.loop: Any = None  # lag of the event loop that reads this stream
-        self._detectors: dict[s.BlockKind, RepetitionDetector] = {}
         self.garbled = False  # an event was no JSON, which only a reader that parses none gets past
         self.undecodable: s.Fault | None = None  # what a stream is that was left at an event nobody can parse
         self.exhausted = False
+        self.refusal = False  # the model refused in words
+        self.finishes: dict[int, tuple[str, str]] | None = None  # of several choices, by choice
         self.finish_reason: str | None = None
         self.finish_raw: str | None = None
         self.response_id: str | None = None
@@ -213,7 +161,6 @@ class StreamObservation:
         self.usage: dict[str, int] = {}
         self.cache: s.CacheUse = "none"
         self.events: list[tuple[str, float, dict[str, AttributeValue]]] = []
-        self._attributes: dict[str, AttributeValue] | None = None
 
     # --- the request --------------------------------------------------------------------------------------
 
@@ -235,17 +182,26 @@ class StreamObservation:
 
     # --- the answer ---------------------------------------------------------------------------------------
 
-    def block_started(self, kind: s.BlockKind) -> None:
-        self.active_block = kind
-        detector = self._detectors.get(kind)
-        if detector is not None:
-            detector.reset()
+    @property
+    def active_block(self) -> s.BlockKind | None:
+        """The kind of the block whose deltas come now."""
+        return self.block.kind
 
-    def block_ended(self, at: float) -> None:
-        self._close_detector(at)
-        if self.active_block == "text":
+    def block_opened(self, block: Block) -> None:
+        """A block begins, and its deltas come next."""
+        if block.key is not None:
+            self.blocks[block.key] = block
+        self.block = block
+
+    def block_ended(self, block: Block, at: float) -> None:
+        """A block is over; where others are open, their deltas come now."""
+        self.close_detector(block, at)
+        if block.kind == "text":
             self.text_before = True
-        self.active_block = None
+        if block.key is not None:
+            self.blocks.pop(block.key, None)
+        if self.block is block:
+            self.block = next(reversed(self.blocks.values()), None) or Block(None, None)
 
     def first_chunk(self, kind: s.BlockKind, at: float) -> None:
         """The first non-empty delta of any kind arrived."""
@@ -277,23 +233,36 @@ class StreamObservation:
         self.cadence.add(gaps, longest, chars, at - self.started)
         self.ping_seen = False
 
-    def repeats(self, kind: s.BlockKind, text: str, at: float) -> bool:
-        """Feed the text of a batch to the detector of its kind; True when a loop was just seen and must stop it."""
-        detector = self._detectors.get(kind)
+    def repeats(self, block: Block, text: str, at: float) -> bool:
+        """Feed the text of a batch to the detector of its block; True when a loop was just seen and must stop it."""
+        detector = block.detector
         if detector is None:
-            detector = self._detectors[kind] = RepetitionDetector()
+            detector = block.detector = RepetitionDetector()
         if not detector.feed(text):
             return False
         found = detector.latest
         if found is None:
             return False
-        self.loops.append(Loop(kind, found, at))
+        self.loops.append(Loop(block.kind or "other", found, at, block.key))
         # A suspicion (near-repeats) is an event only: it is right too seldom to stop, count or blame anybody.
         return not found.suspected and self.runtime.repetition_seen(self)
 
+    def close_detector(self, block: Block, at: float) -> None:
+        """Take the loops of a block that is over as they turned out."""
+        detector, block.detector = block.detector, None
+        if detector is None:
+            return
+        detector.finish()
+        mine = [loop for loop in self.loops if loop.key == block.key and not loop.closed]
+        seen = {(loop.repetition.start, loop.repetition.period): loop.at for loop in mine}
+        self.loops = [loop for loop in self.loops if loop.closed or loop.key != block.key]
+        for found in detector.repetitions:
+            first_seen = seen.get((found.start, found.period), at)
+            self.loops.append(Loop(block.kind or "other", found, first_seen, block.key, closed=True))
+
     def stalled(self, duration: float, source: s.StallSource, at: float) -> None:
         """A gap or a hold over the threshold ended at `at`."""
-        kind = self.active_block or "other"
+        kind = self.block.kind or "other"
         self.stalls.append(Stall(at - self.started, duration, source, kind, self.ping_seen))
         attributes: dict[str, AttributeValue] = {
             s.STALL_DURATION: duration,
@@ -304,232 +273,64 @@ class StreamObservation:
         }
         self.event(s.EVENT_STALL, at, attributes)
 
-    def tool_opened(self, call: ToolCall) -> None:
-        """The model began to ask for a tool."""
-        if len(self.tool_calls) < MAX_TOOL_CALLS:
-            self.open_call = call
-            registry.opened(self, call)
-
     def tool_ready(self, call: ToolCall, at: float) -> None:
         """A tool call's input ended: the only safe point to run it."""
         call.ready = at - self.started
         if call.state is None:
             call.state = "ready"
-        self.open_call = None
         self.reader = here()
-        if len(self.tool_calls) < MAX_TOOL_CALLS:
+        self.keep_call(call)
+
+    def keep_call(self, call: ToolCall) -> None:
+        """Remember a tool call, while there is room."""
+        if len(self.tool_calls) < MAX_TOOL_CALLS and call not in self.tool_calls:
             self.tool_calls.append(call)
 
     def all_tool_calls(self) -> list[ToolCall]:
-        """The tool calls so far, the one whose input is still streaming included."""
-        calls, open_call = list(self.tool_calls), self.open_call
-        return [*calls, open_call] if open_call is not None and open_call not in calls else calls
-
-    def arrived(self) -> tuple[int, int, int]:
-        """Chunks, characters and visible characters so far, those that wait to be summed included; from any thread."""
-        found = (0, 0, 0)
-        for _ in range(1000):  # bounded: a signal handler may have interrupted the very sum it waits for
-            before = self.chunks
-            if not self.summing:
-                chunks, chars, visible = self.pending(self) if self.pending is not None else (0, 0, 0)
-                found = (before + chunks, self.chars + chars, self.visible_chars + visible)
-                if before == self.chunks and not self.summing:
-                    return found
-            time.sleep(0)
-        return found if any(found) else (self.chunks, self.chars, self.visible_chars)
+        """The tool calls so far, those whose input is still streaming included."""
+        calls = list(self.tool_calls)
+        calls += [b.tool for b in list(self.blocks.values()) if b.tool is not None and b.tool not in calls]
+        return calls
 
     def wake(self) -> None:
         """Let those look again who wait for this stream."""
         for waiter in list(self.waiters):
             waiter()
 
-    def finish(self, reason: str, raw: str, at: float) -> None:
-        """The provider gave its finish reason: normalised, and in its own word."""
-        self.finish_reason, self.finish_raw = reason, raw
+    def finish(self, choice: int, reason: str, raw: str, at: float) -> None:
+        """A choice gave its finish reason. The stream has one when each choice has; cut ones count most."""
         self.event(s.EVENT_FINISH, at, {s.FINISH_REASON: reason, s.FINISH_RAW_REASON: raw})
+        if self.choices > 1:
+            self.finishes = self.finishes or {}
+            self.finishes[choice] = (reason, raw)
+            if len(self.finishes) < self.choices:
+                return
+            worst = ("length", "content_filter", "tool_calls", "stop")
+            rank = {word: index for index, word in enumerate(worst)}
+            reason, raw = min(self.finishes.values(), key=lambda said: rank.get(said[0], len(worst)))
+        self.finish_reason, self.finish_raw = reason, raw
 
-    def terminal(self, at: float) -> None:
-        """The terminal event arrived: the stream ended as its finish reason says."""
-        self.exhausted = True
-        self.end(by_finish_reason(self.finish_reason or "stop"), at)
+    def compensated(self, call: ToolCall) -> None:
+        """The application undid the side effect of `call`; counted where a stop had found it."""
+        try:
+            if call.stood:
+                self.runtime.metrics.side_effect(self, call, "compensated")
+        except Exception:
+            trouble("recording a compensation")
 
-    # --- the end ------------------------------------------------------------------------------------------
+    def by_finish(self) -> Ending:
+        """How a stream ended that nothing broke: as its finish reason says."""
+        return by_finish_reason("content_filter" if self.refusal else self.finish_reason or "stop")
 
     @property
     def silence(self) -> float:
         """Seconds the provider has been silent while somebody waited; 0 while nobody reads."""
-        return max(0.0, clock() - self.ask) if self.ask >= self.last else 0.0
-
-    def end(self, ending: Ending, at: float | None = None) -> None:
-        """Decide how the stream ended, and emit its record. The first call wins. Never raises.
-
-        `at`: the arrival of the terminal event; without it the stream ended with its last activity, or now when it
-        never had a response.
-        """
-        self.decide(ending, at)
-        self.publish()
-
-    def decide(self, ending: Ending, at: float | None = None) -> None:
-        """`end()` for who has something to close first: `publish()` is to follow. Never raises."""
-        if self.ending is not None:
-            return
-        try:
-            self._once.pop()
-        except IndexError:
-            return
-        try:
-            if self.verdict is not None and ending.trigger in ("gc", "generator_close", "shutdown"):
-                ending = self.verdict  # whoever lets go of a stream after that knows no better
-            silence = self.silence
-            now = clock()
-            self._flush(self.last)
-            if at is None:
-                at = max(self.last, self.activity)
-                # What stops the wait is an activity too: a time-out, a cut, a task's cancel.
-                if self.ask >= self.last or self.response_at is None:
-                    at = now
-            self.end_at = at
-            self._close_detector(at)
-            self.ending = self._settle(ending, silence)
-            self.cadence.close((self.last_chunk_at or at) - self.started)
-            self.judged = self.runtime.settings.objectives.judge(self, self.model, self.route)
-            self.cancel = _cancel.settle(self, self.ending, at)
-            self.emitted_at = now
-            self._last_events(at, now)
-        except Exception:
-            trouble("settling a stream")
-            self.end_at = self.end_at or clock()
-            self.ending = self.ending or ending
-        self._once.append(True)  # for whoever publishes first
-
-    def publish(self) -> None:
-        """Emit the record, once, if the end is decided. Never raises."""
-        try:
-            if self.ending is None:
-                return
-            self._once.pop()
-        except IndexError:
-            return
-        self.runtime.finish(self)
-        if self.waiters:
-            self.wake()
-
-    def disown(self) -> None:
-        """Leave the end to the parent process: this is the copy that a fork made."""
-        self._once.clear()
-        self.native_end = None
-
-    def _flush(self, now: float) -> None:
-        flush, self.flush_pending = self.flush_pending, None
-        if flush is not None:
-            flush(self, now)
-
-    def _settle(self, ending: Ending, silence: float) -> Ending:
-        """Apply what the protocol said to a verdict that control flow gave, and find the fault."""
-        left = ending.outcome in ("cancelled", "abandoned", "caller_error")
-        if left and self.finish_reason is not None:
-            ending, left = by_finish_reason(self.finish_reason), False
-        if left and self.undecodable is not None:
-            ending, left = failed(self.undecodable), False
-        if ending.fault != "none":
-            return ending
-        fault: s.Fault = "none"
-        frozen = silence >= self.runtime.settings.freeze_threshold and self.first_chunk_at is not None
-        if self.garbled:
-            fault = "protocol_error"
-        elif frozen and ending.outcome in ("cancelled", "abandoned"):
-            fault = "stalled"
-        elif ending.outcome == "refused" and self.first_token_at is not None:
-            fault = "content_filter"
-        elif self._last_input_cut(ending):
-            fault = "tool_call_cut_off"
-        elif any(call.input == "invalid" for call in self.tool_calls):
-            fault = "malformed_tool_call"
-        elif self.repetitions:
-            fault = "repetition"
-        if fault == "none":
-            return ending
-        return replace(ending, fault=fault, error_type=ending.error_type or fault)
-
-    def _last_input_cut(self, ending: Ending) -> bool:
-        """Whether the finish reason explains why the last tool input is no valid JSON."""
-        last = self.tool_calls[-1] if self.tool_calls else None
-        if last is None or last.input in ("valid", None) or ending.outcome not in ("truncated", "refused"):
-            return False
-        last.input = "incomplete"
-        return True
-
-    def _close_detector(self, at: float) -> None:
-        kind = self.active_block
-        detector = self._detectors.get(kind) if kind is not None else None
-        if detector is None or kind is None:
-            return
-        detector.finish()
-        seen = {(loop.repetition.start, loop.repetition.period): loop.at for loop in self.loops if loop.kind == kind}
-        final = [Loop(kind, found, seen.get((found.start, found.period), at)) for found in detector.repetitions]
-        self.loops = [loop for loop in self.loops if loop.kind != kind or loop.closed] + final
-        for loop in final:
-            loop.closed = True
-        detector.reset()
+        return max(0.0, clock() - self.waiting_since) if self.waiting_since >= self.last else 0.0
 
     @property
     def repetitions(self) -> list[Loop]:
         """The loops, without mere suspicions."""
         return [loop for loop in self.loops if not loop.repetition.suspected]
-
-    def _last_events(self, at: float, now: float) -> None:
-        ending = cast("Ending", self.ending)
-        for window in self.cadence.windows:
-            attributes: dict[str, AttributeValue] = {
-                s.CADENCE_START: window.start,
-                s.CADENCE_CHUNKS: window.chunks,
-                s.CADENCE_GAP_P50: window.p50,
-                s.CADENCE_GAP_P95: window.p95,
-                s.CADENCE_GAP_MAX: window.longest,
-                s.CADENCE_CHARS: window.chars,
-            }
-            self.event(s.EVENT_CADENCE, self.started + window.end, attributes)
-        for loop in self.loops:
-            found = loop.repetition
-            attributes = {
-                s.BLOCK_KIND: loop.kind,
-                s.REPETITION_PERIOD: found.period,
-                s.REPETITION_COPIES: found.copies,
-                s.REPETITION_START: found.start,
-                s.REPETITION_WASTED: found.wasted,
-                s.REPETITION_SUSPECTED: found.suspected,
-            }
-            self.event(s.EVENT_REPETITION, loop.at, attributes)
-        for call in self.tool_calls:
-            if call.ready is not None:
-                self.event(s.EVENT_TOOL_READY, self.started + call.ready, self._ready_attributes(call))
-            for name, when, values in _tool.events(call, before=now):
-                self.event(name, when, values)
-        for when, visible in self.actions:
-            attributes = {s.ACTION_VISIBLE_CHARS: visible, s.ACTION_LEAD: at - when}
-            self.event(s.EVENT_ACTION, when, attributes)
-        if self.cancel is not None:
-            _cancel.events(self, self.cancel, at)
-        if ending.fault not in ("none", "repetition"):
-            attributes = {s.FAULT: ending.fault, s.FAILURE_VISIBLE_CHARS: self.visible_chars}
-            if ending.error_type:
-                attributes[s.ERROR_TYPE] = ending.error_type
-            if self.first_token_at is not None:
-                attributes[s.FAILURE_SINCE_FIRST_TOKEN] = at - self.first_token_at
-            self.event(s.EVENT_FAILURE, at, attributes)
-        self.events.sort(key=lambda event: event[1])
-
-    def _ready_attributes(self, call: ToolCall) -> dict[str, AttributeValue]:
-        attributes: dict[str, AttributeValue] = {
-            s.TOOL_NAME: self.runtime.labels.text(call.name),
-            s.TOOL_CALL_ID: self.runtime.labels.text(call.id),
-            s.TOOL_CALL_BYTES: call.size,
-            s.TOOL_CALL_PAUSE: call.pause,
-            s.TOOL_CALL_PREAMBLE: call.preamble,
-        }
-        if call.input is not None:
-            attributes[s.TOOL_CALL_INPUT] = call.input
-        return attributes
 
     def event(self, name: str, at: float, attributes: dict[str, AttributeValue]) -> None:
         """Keep one event for the record: at most `MAX_EVENTS`, the first ones and the last word never evicted."""
@@ -537,15 +338,7 @@ class StreamObservation:
         self.events.append((name, at, attributes))
         if len(self.events) <= s.MAX_EVENTS:
             return
-        for evictable in (
-            s.EVENT_CHUNK,
-            s.EVENT_CADENCE,
-            s.EVENT_STALL,
-            s.EVENT_TOOL_READY,
-            s.EVENT_TOOL_FINISHED,
-            s.EVENT_REPETITION,
-            s.EVENT_TOOL_DISPATCHED,
-        ):
+        for evictable in _EVICTABLE:
             for index, (other, _, _) in enumerate(self.events[:-1]):
                 if other == evictable:
                     del self.events[index]
@@ -621,6 +414,18 @@ class StreamObservation:
             return "before_output"
         block = self.active_block
         return "block_boundary" if block is None or block == "other" else block
+
+    @property
+    def stopped_by(self) -> s.Trigger | None:
+        """Who stopped it, or asked for that."""
+        found = self.cancel or self.stop_asked
+        return found.trigger if found is not None else None
+
+    @property
+    def stopped_where(self) -> s.CancelAt | None:
+        """Where in the answer the stop came."""
+        found = self.cancel or self.stop_asked
+        return found.where if found is not None else None
 
     @property
     def turn_id(self) -> str | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from time import perf_counter as clock
 
 from otelstream._core.record.call import ToolCall
-from otelstream._core.tools.parked import here
+from otelstream._core.record.place import here
 from otelstream._core.tools.registry import registry
 from otelstream._errors import ConfigurationError, ToolWithheld
 from otelstream._trouble import logger
@@ -92,9 +92,9 @@ class Hold:
             stream = call.stream
             if stream is not None and (stream.ending is None or (self.ack and not call.released)):
                 return False
-            if registry.let_go(call):
+            if registry.pass_gate(call):
                 return True
-            reason = _refusal(call) or "its run was let go before"
+            reason = _refusal(call) or "its gate let it run before"
         registry.withhold(call)
         raise ToolWithheld(f"tool {call.name!r} was not run: {reason}")
 
@@ -107,7 +107,7 @@ class Hold:
             if self.ack and not call.released and now - began > self.timeout:
                 return f"it was not released within {self.timeout:g} s"
             return None
-        if stream.ask >= stream.last:
+        if stream.waiting_since >= stream.last:
             return None  # somebody is reading
         reader, me = stream.reader, here()
         if reader is not None and (reader[0] == me[0] if blocking else reader == me and me[1]):
@@ -121,7 +121,7 @@ def _refusal(call: ToolCall) -> str | None:
     """Why `call` must not run, whoever asks and however long they wait; None while that is open, or when it may."""
     stream = call.stream
     if stream is not None:
-        if stream.asked is not None or (stream.turn is not None and stream.turn.stopped is not None):
+        if stream.stop_asked is not None or (stream.turn is not None and stream.turn.stopped is not None):
             return "its turn was stopped"
         if stream.ending is not None and stream.outcome != "completed":
             return f"its stream ended {stream.outcome}"
@@ -130,10 +130,10 @@ def _refusal(call: ToolCall) -> str | None:
     return "it was withheld before" if call.state == "withheld" else None
 
 
-def settle(calls: Iterable[ToolCall]) -> None:
-    """Withhold those of `calls` that their gate has and must not let go any more, before those look who wait there."""
+def refuse_at_once(calls: Iterable[ToolCall]) -> None:
+    """Withhold what is gated and must not run any more: those who wait there may be slow to look."""
     for call in calls:
-        if call.held and _refusal(call) is not None:
+        if call.gated and _refusal(call) is not None:
             registry.withhold(call)
 
 
@@ -146,7 +146,7 @@ class _Waiting:
         self._call, self._wake = call, wake
 
     def __enter__(self) -> None:
-        self._call.held = self._call.state != "withheld"
+        self._call.gated = self._call.state != "withheld"
         if self._call.stream is not None:
             self._call.stream.waiters.append(self._wake)
 
@@ -154,7 +154,7 @@ class _Waiting:
         if self._call.stream is not None:
             self._call.stream.waiters.remove(self._wake)
         if error is not None and not isinstance(error, ToolWithheld):
-            self._call.held = False
+            self._call.gated = False
             self._call.claims.append(True)  # interrupted while it waited: it has not been run
 
 

@@ -3,27 +3,14 @@
 
 from __future__ import annotations
 
-import asyncio
-from _thread import get_ident
 from collections import deque
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from otelstream._core.record.stream import StreamObservation
-    from otelstream._core.turns.turn import Turn
+from otelstream._core.record.host import Turn
+from otelstream._core.record.place import Place, here
+from otelstream._core.record.stream import StreamObservation
 
-Place = tuple[int, int]
 MAX_RUNS = 64  # remembered
 _runs: deque[tuple[float, float, Place, Turn | None]] = deque(maxlen=MAX_RUNS)
-
-
-def here() -> Place:
-    """The thread and the asyncio task that run this."""
-    try:
-        task = asyncio.current_task()
-    except RuntimeError:
-        task = None
-    return get_ident(), id(task) if task is not None else 0
 
 
 def ran(start: float, end: float, where: Place, turn: Turn | None) -> None:
@@ -42,6 +29,6 @@ def by_tool(stream: StreamObservation, start: float, end: float) -> bool:
     return False
 
 
-def forget() -> None:
+def restart() -> None:
     """Start anew, in a forked child."""
     _runs.clear()

@@ -8,18 +8,15 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from time import perf_counter as clock
-from typing import TYPE_CHECKING, get_args
+from typing import Protocol, get_args
 
 from otelstream import _semconv as s
-from otelstream._core.record import cancel as _cancel
 from otelstream._core.record.call import ToolCall
-from otelstream._core.tools import parked as _parked
-from otelstream._core.turns import turn as _turn
+from otelstream._core.record.place import here
+from otelstream._core.record.stream import StreamObservation
+from otelstream._core.tools import parked
+from otelstream._core.turns import turn as turns
 from otelstream._trouble import trouble
-
-if TYPE_CHECKING:
-    from otelstream._core.record.stream import StreamObservation
-    from otelstream._core.tools.hold import Hold
 
 NEVER_AFTER = 300.0  # seconds after the end of its stream
 MAX_WAITING = 1024
@@ -28,13 +25,21 @@ _RANK: Mapping[s.Evidence, int] = {word: rank for rank, word in enumerate(get_ar
 serving: ContextVar[ToolCall | None] = ContextVar("otelstream_tool_call", default=None)
 
 
+class Gate(Protocol):
+    """What holds a call back until it may run; it raises ToolWithheld where it must not."""
+
+    def pass_(self, call: ToolCall) -> None: ...
+    async def apass(self, call: ToolCall) -> None: ...
+    def ungated(self, name: str) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Declared:
     """What `@tool` says of a function."""
 
     name: str
     effect: s.Effect | None
-    hold: Hold | None
+    hold: Gate | None
 
 
 declared: dict[str, Declared] = {}  # by the name of the tool
@@ -52,16 +57,16 @@ class Registry:
     """The tool calls of the process that wait to be run, or run."""
 
     def __init__(self) -> None:
-        self.forget()
+        self.restart()
 
-    def forget(self) -> None:
+    def restart(self) -> None:
         """Start anew, in a forked child."""
         # Reentrant: a signal handler, or a finaliser, may come back in on the same thread.
         self._lock = threading.RLock()
         self._waiting: dict[int, ToolCall] = {}  # oldest first
         self._by_id: dict[str, list[ToolCall]] = {}
         self._seen: set[str] = set()  # names of tools that were seen to run
-        _parked.forget()
+        parked.restart()
 
     @property
     def idle(self) -> bool:
@@ -111,7 +116,7 @@ class Registry:
                 call.state = "discarded"
         stream = call.stream
         if stream is not None and call.state == "discarded" and call.effect != "read" and _stopped(stream):
-            _cancel.count_one(stream, call, "discarded")
+            stream.runtime.metrics.side_effect(stream, call, "discarded")
         self._count(call)
 
     def _drop(self, call: ToolCall) -> None:
@@ -130,7 +135,7 @@ class Registry:
             return None
         if len(same) == 1:
             return same[0]
-        turn = _turn.current()
+        turn = turns.current()
         return next((call for call in same if call.stream is not None and call.stream.turn is turn), same[0])
 
     def claim(self, name: str, arguments: int | None) -> tuple[ToolCall, bool] | None:
@@ -141,7 +146,7 @@ class Registry:
         if self.idle:
             return None
         candidates = self._candidates(name)
-        turn = _turn.current()
+        turn = turns.current()
         mine = [call for call in candidates if call.stream is not None and call.stream.turn is turn]
         opened = turn is not None and not turn.implicit
         for call in mine if opened and mine else [*mine, *candidates]:
@@ -157,9 +162,9 @@ class Registry:
 
     def given_up(self, name: str, *, id: str = "", arguments: int | None = None) -> ToolCall | None:  # noqa: A002
         """The call of this turn that such a run would serve, but which was withheld, or nobody waits for any more."""
-        turn = _turn.current()
+        turn = turns.current()
         for call in reversed(turn.tool_calls if turn is not None else ()):
-            if call.name != name or call.dispatched_at is not None or call.held:
+            if call.name != name or call.dispatched_at is not None or call.gated:
                 continue
             if call.id == id if id else arguments is not None and call.arguments == arguments:
                 return call
@@ -180,13 +185,13 @@ class Registry:
             if call.finished_at is not None or call.state == "withheld":
                 return False
             known = call.evidence
-            # `tool_call` around the decorated function: the function's own start is the truer one.
+            # Of `tool_call` and a decorated function in it, both `decorator`, the function starts last: that counts.
             if known is not None and _RANK[evidence] >= _RANK[known] and not known == evidence == "decorator":
                 return False
             self._waiting.pop(id(call), None)
             call.evidence, call.guessed, call.dispatched_at = evidence, guessed, at
             call.state = "running"
-            call.where = _parked.here()
+            call.where = here()
             if evidence != "tool_result" and len(self._seen) < s.MAX_TOOL_NAMES:
                 self._seen.add(call.name)
         return True
@@ -205,23 +210,23 @@ class Registry:
             call.state = state
             call.finished_at = at
             if call.dispatched_at is not None and call.where is not None:
-                _parked.ran(call.dispatched_at, at, call.where, call.stream.turn if call.stream is not None else None)
+                parked.ran(call.dispatched_at, at, call.where, call.stream.turn if call.stream is not None else None)
         self._count(call)
         return True
 
-    def let_go(self, call: ToolCall) -> bool:
-        """The hold of `call` lets it run; False when it was refused meanwhile."""
+    def pass_gate(self, call: ToolCall) -> bool:
+        """The gate of `call` lets it run; False when it was refused meanwhile."""
         with self._lock:
-            held, call.held = call.held, False
-        return held
+            passed, call.gated = call.gated, False
+        return passed
 
     def withhold(self, call: ToolCall) -> None:
-        """The hold of `call` refuses it, unless it has let it go."""
+        """The gate of `call` refuses it, unless it has let it run."""
         stream = call.stream
         with self._lock:
-            if not call.held:
+            if not call.gated:
                 return
-            call.held = False
+            call.gated = False
             # Refused by the end of its stream: the record, which is about to be made, takes it.
             by_the_end = stream is not None and stream.end_at is not None and stream.emitted_at is None
             call.withheld_at = stream.end_at if by_the_end and stream is not None else clock()
@@ -232,7 +237,7 @@ class Registry:
             call.decided_never = True
         self._count(call)
         if stream is not None and _stopped(stream) and call.effect != "read":
-            _cancel.count_one(stream, call, "withheld")
+            stream.runtime.metrics.side_effect(stream, call, "withheld")
 
     # --- counting -----------------------------------------------------------------------------------------
 

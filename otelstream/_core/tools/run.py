@@ -5,21 +5,20 @@ from __future__ import annotations
 
 from time import perf_counter as clock
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
 
 from opentelemetry import trace
 from opentelemetry.trace import Span, Status, StatusCode
 
 from otelstream import _semconv as s
-from otelstream._core.emit import tool as _tool
-from otelstream._core.tools import parked as _parked
+from otelstream._core.emit import tool as tool_spans
+from otelstream._core.record.call import ToolCall
+from otelstream._core.record.host import Host, hosts
+from otelstream._core.record.place import here
+from otelstream._core.tools import parked
 from otelstream._core.tools.registry import registry, serving
-from otelstream._core.turns import turn as _turn
+from otelstream._core.turns import turn as turns
 from otelstream._trouble import trouble
-
-if TYPE_CHECKING:
-    from otelstream._core.process.runtime import Runtime
-    from otelstream._core.record.call import ToolCall
 
 
 @final
@@ -66,9 +65,9 @@ class Run:
             now = clock()
             call = self.call
             if self._token is not None:
-                _turn._reset(serving, self._token)
+                turns.reset(serving, self._token)
             if call is None:
-                _parked.ran(self._began, now, _parked.here(), _turn.current())
+                parked.ran(self._began, now, here(), turns.current())
             else:
                 call.span = None
                 registry.finished(call, "failed" if error is not None or self.failed else "committed", now)
@@ -91,13 +90,13 @@ class Run:
 
     def _open_span(self) -> None:
         current = trace.get_current_span()
-        if _tool.carries(current, self.call):
+        if tool_spans.carries(current, self.call):
             self.span = current
             return
-        runtime = _runtime_of(self.call)
+        runtime = _host_of(self.call)
         if self.evidence != "decorator" or runtime is None or runtime.settings.spans not in ("auto", "own"):
             return
-        self.span, self._own_span = _tool.start(runtime, self.name, self.call), True
+        self.span, self._own_span = tool_spans.start(runtime, self.name, self.call), True
         self._context = trace.use_span(self.span, record_exception=False, set_status_on_exception=False)
         self._context.__enter__()
 
@@ -109,7 +108,7 @@ class Run:
             return
         if span.is_recording():
             if self.call is not None:
-                _tool.write(self.call, span)
+                tool_spans.write(self.call, span)
             if self._own_span and error is not None:
                 span.set_attribute(s.ERROR_TYPE, type(error).__qualname__)
                 span.set_status(Status(StatusCode.ERROR))
@@ -117,9 +116,8 @@ class Run:
             span.end()
 
 
-def _runtime_of(call: ToolCall | None) -> Runtime | None:
+def _host_of(call: ToolCall | None) -> Host | None:
     if call is not None and call.stream is not None:
-        return call.stream.runtime
-    from otelstream._core.process import runtime as _runtime
-
-    return next(reversed(list(_runtime.runtimes())), None)
+        host: Host = call.stream.runtime
+        return host
+    return hosts[-1] if hosts else None

@@ -3,31 +3,23 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import threading
 import weakref
 from collections import OrderedDict, deque
-from collections.abc import AsyncGenerator, Callable, Generator, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
-from functools import wraps
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 from opentelemetry import trace
 
-from otelstream._errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from otelstream._core.record.call import ToolCall
-    from otelstream._core.record.cancel import Ledger, TurnStop
-    from otelstream._core.record.stream import StreamObservation
-    from otelstream._face.view import StreamView
+from otelstream._core.record.call import ToolCall
+from otelstream._core.record.host import TurnStop
+from otelstream._core.record.stream import StreamObservation
 
 MAX_STREAMS = 64  # remembered of one turn
 MAX_IDLE = 256  # turns remembered that nobody is in any more, to be found by their id or trace
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Turn:
@@ -49,23 +41,17 @@ class Turn:
         self.over: list[Callable[[Turn], object]] = []  # called when nobody is in it any more
 
     @property
-    def streams(self) -> tuple[StreamView, ...]:
+    def records(self) -> list[StreamObservation]:
         """Its streams, oldest first."""
-        from otelstream._face.view import StreamView
-
-        return tuple(StreamView(stream) for stream in self._all())
+        if not self.implicit:
+            return list(self._streams)
+        only = self._only()
+        return [] if only is None else [only]
 
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
         """The tool calls that the model asked for in it, oldest first."""
-        return tuple(call for stream in self._all() for call in stream.all_tool_calls())
-
-    @property
-    def ledger(self) -> Ledger:
-        """Which side effects stood when it was stopped, newest first; as of now while it was not."""
-        from otelstream._core.record.cancel import ledger
-
-        return ledger(self, self.stopped.at if self.stopped is not None else None)
+        return tuple(call for stream in self.records for call in stream.all_tool_calls())
 
     def add(self, stream: StreamObservation) -> None:
         if self.implicit:
@@ -82,14 +68,8 @@ class Turn:
     def newest(self) -> StreamObservation | None:
         return self._streams[-1] if self._streams else self._only()
 
-    def _all(self) -> list[StreamObservation]:
-        if not self.implicit:
-            return list(self._streams)
-        only = self._only()
-        return [] if only is None else [only]
-
     def open_streams(self) -> list[StreamObservation]:
-        return [stream for stream in self._all() if stream.ending is None]
+        return [stream for stream in self.records if stream.ending is None]
 
     @property
     def live(self) -> bool:
@@ -106,9 +86,9 @@ class Turn:
 
     def leave(self) -> None:
         self.entered -= 1
-        self.settle()
+        self.call_if_over()
 
-    def settle(self) -> None:
+    def call_if_over(self) -> None:
         """Call what waits for the turn to be over, if it is."""
         while self.over and not self.live:
             try:
@@ -117,7 +97,7 @@ class Turn:
                 return
 
     def __repr__(self) -> str:
-        return f"<Turn {self.id!r} streams={len(self._all())}>"
+        return f"<Turn {self.id!r} streams={len(self.records)}>"
 
 
 class Request:
@@ -221,7 +201,7 @@ def current() -> Turn | None:
     if known is not None:
         return known
     own = _own.get()
-    return None if own is None else own.turn
+    return own.turn if own is not None and isinstance(own.turn, Turn) else None
 
 
 def find(id: str) -> Turn | None:  # noqa: A002
@@ -243,11 +223,23 @@ def for_stream() -> Turn:
     return Turn(implicit=True)
 
 
+def open_turn(id: str, route: str | None = None) -> Turn:  # noqa: A002
+    """Enter the turn of that id, or a new one; in a served request it holds to the end of that."""
+    opened = _known.open(id, route)
+    if opened.route is None:
+        opened.route = route
+    opened.enter()
+    request = _request.get()
+    if request is not None:
+        request.adopt(opened)
+    return opened
+
+
 def exit() -> None:  # noqa: A001
     """The process ends, and with it every turn."""
     for turn in _known.all():
         turn.entered = 0
-        turn.settle()
+        turn.call_if_over()
 
 
 def begun(stream: StreamObservation) -> None:
@@ -260,12 +252,19 @@ def begun(stream: StreamObservation) -> None:
         request.begun(stream)
 
 
-def forget() -> None:
+def restart() -> None:
     """Start anew, in a forked child."""
-    from otelstream._core.record import cancel as _cancel
-
     _known.clear()
-    _cancel.forget()
+
+
+@contextmanager
+def inside(turn: Turn) -> Iterator[None]:
+    """Be inside a turn's block."""
+    token = _block.set(turn)
+    try:
+        yield
+    finally:
+        reset(_block, token)
 
 
 @contextmanager
@@ -275,138 +274,12 @@ def serving(request: Request) -> Iterator[None]:
     try:
         yield
     finally:
-        _reset(_request, token)
+        reset(_request, token)
 
 
-def _reset(variable: ContextVar[Any], token: Token[Any]) -> None:
+def reset(variable: ContextVar[Any], token: Token[Any]) -> None:
+    """Take a context variable back, where that is still the same context."""
     try:
         variable.reset(token)
     except ValueError:  # another context: a generator that is resumed elsewhere
         return
-
-
-class turn:  # noqa: N801 - a context manager reads as a word
-    """One question of the user, from here to the end of the block; `with turn(chat_id) as turn:` or a decorator.
-
-    Tasks and generators started inside belong to it; a thread or another block joins it by its id while it is open.
-    In a served request the turn holds to the end of the request.
-    """
-
-    __slots__ = ("_id", "_inside", "_route")
-
-    def __init__(self, id: str | None = None, *, route: str | None = None) -> None:  # noqa: A002
-        if id is not None and not isinstance(id, str):
-            id = str(id)  # noqa: A001
-        self._id, self._route = id, route
-        self._inside: list[tuple[Turn, Token[Turn | None]]] = []
-
-    def _open(self) -> Turn:
-        opened = _known.open(self._id or os.urandom(8).hex(), self._route)
-        if opened.route is None:
-            opened.route = self._route
-        opened.enter()
-        request = _request.get()
-        if request is not None:
-            request.adopt(opened)
-        return opened
-
-    def __enter__(self) -> Turn:
-        opened = self._open()
-        self._inside.append((opened, _block.set(opened)))
-        return opened
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        opened, token = self._inside.pop()
-        _reset(_block, token)
-        opened.leave()
-
-    async def __aenter__(self) -> Turn:
-        return self.__enter__()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.__exit__(kind, error, traceback)
-
-    def __call__(self, function: F) -> F:
-        """Make every call of `function` a turn of its own."""
-        if not callable(function):
-            raise ConfigurationError(f"turn() decorates functions, not {function!r}")
-        make = type(self)
-        id_, route = self._id, self._route
-
-        if inspect.isasyncgenfunction(function):
-
-            @wraps(function)
-            async def agenerate(*args: Any, **kwargs: Any) -> Any:
-                opened = make(id_, route=route)._open()
-                generator = function(*args, **kwargs)
-                try:
-                    async for item in _adrive(generator, opened):
-                        yield item
-                finally:
-                    await generator.aclose()
-                    opened.leave()
-
-            return agenerate  # type: ignore[return-value]
-        if inspect.isgeneratorfunction(function):
-
-            @wraps(function)
-            def generate(*args: Any, **kwargs: Any) -> Any:
-                opened = make(id_, route=route)._open()
-                try:
-                    return (yield from _drive(function(*args, **kwargs), opened))
-                finally:
-                    opened.leave()
-
-            return generate  # type: ignore[return-value]
-        if inspect.iscoroutinefunction(function):
-
-            @wraps(function)
-            async def acall(*args: Any, **kwargs: Any) -> Any:
-                with make(id_, route=route):
-                    return await function(*args, **kwargs)
-
-            return acall  # type: ignore[return-value]
-
-        @wraps(function)
-        def call(*args: Any, **kwargs: Any) -> Any:
-            with make(id_, route=route):
-                return function(*args, **kwargs)
-
-        return call  # type: ignore[return-value]
-
-
-def _drive(generator: Generator[Any, Any, Any], opened: Turn) -> Generator[Any, Any, Any]:
-    """Run each step of `generator` inside the turn: every step may have a context of its own."""
-    step: Callable[..., Any] = generator.send
-    argument: Any = None
-    while True:
-        token = _block.set(opened)
-        try:
-            item = step(argument)
-        except StopIteration as stop:
-            return stop.value
-        finally:
-            _reset(_block, token)
-        try:
-            argument, step = (yield item), generator.send
-        except GeneratorExit:
-            generator.close()
-            raise
-        except BaseException as error:
-            argument, step = error, generator.throw
-
-
-async def _adrive(generator: AsyncGenerator[Any, Any], opened: Turn) -> AsyncGenerator[Any, Any]:
-    while True:
-        token = _block.set(opened)
-        try:
-            item = await generator.__anext__()
-        except StopAsyncIteration:
-            return
-        finally:
-            _reset(_block, token)
-        yield item

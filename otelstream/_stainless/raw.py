@@ -6,18 +6,15 @@ from __future__ import annotations
 import sys
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from otelstream._core.process.runtime import dropped
-from otelstream._core.record.ending import CUT_SHORT, Ending, failed, is_task_cancel
-from otelstream._core.record.stream import clock
+from otelstream._core.process.closing import decide, end, publish
+from otelstream._core.process.drops import dropped
+from otelstream._core.process.tap import Steps, after_this_step, exhausted
+from otelstream._core.record.ending import Ending, failed, is_task_cancel
+from otelstream._core.record.stream import StreamObservation, clock
+from otelstream._stainless.faults import leaving, while_reading
 from otelstream._trouble import trouble
-from otelstream.anthropic._faults import leaving, while_reading
-from otelstream.anthropic._protocol import DELTA, countdown, event, flush
-from otelstream.anthropic._read import after_this_step
-
-if TYPE_CHECKING:
-    from otelstream._core.record.stream import StreamObservation
 
 
 class Lines:
@@ -29,7 +26,7 @@ class Lines:
         self._rest = b""
         self._name = ""
         self._data: list[str] = []
-        self._left = 1
+        self._steps = Steps(stream)
         self.broken = False  # the encoding: nothing after it can be understood
 
     def feed(self, chunk: bytes, got: float, ask: float) -> None:
@@ -54,22 +51,8 @@ class Lines:
                 elif field == "data":
                     self._data.append(value.removeprefix(" "))
             elif self._name or self._data:
-                ask = self._event(got, ask)
-
-    def _event(self, got: float, ask: float) -> float:
-        stream, data = self._stream, "\n".join(self._data)
-        if self._name == DELTA:
-            stream.waits.append(got - ask)
-            stream.datas.append(data)
-            self._left -= 1
-            if self._left <= 0 or got - ask > stream.runtime.settings.stall_threshold:
-                self._left = flush(stream, got) or 1
-            ask = got
-        else:
-            self._left = event(stream, self._name, data, got, got - ask) or countdown(stream)
-            ask = got - stream.carry
-        self._name, self._data = "", []
-        return ask
+                ask = self._steps.took(self._name or None, "\n".join(self._data), got, ask)
+                self._name, self._data = "", []
 
 
 def _decoder(encoding: str) -> Callable[[bytes], bytes] | None:
@@ -104,15 +87,23 @@ class _Body:
             self._lines.broken = True
             trouble("reading raw bytes")
 
-    def _end(self, ending: Ending, at: float | None = None) -> None:
+    def _end(self, ending: Ending) -> None:
         # Parsed after all: the SDK's stream over this body knows better how it ends.
         if self._lines is not None:
-            self._otelstream.end(ending, at)
+            end(self._otelstream, ending)
+
+    def _exhausted(self) -> None:
+        if self._opaque:
+            self._end(Ending("completed"))
+        elif self._lines is not None and self._lines.broken:
+            self._end(failed("protocol_error"))
+        elif self._lines is not None:
+            exhausted(self._otelstream)
 
     def _broken(self, error: BaseException) -> None:
         if isinstance(error, GeneratorExit):
             # The loop was left. Whether the response is closed too, or dropped, is still to come.
-            self._otelstream.reading.let_go = clock()
+            self._otelstream.attached.left_at = clock()
         elif is_task_cancel(error) and self._lines is not None and self._otelstream.native_end is None:
             after_this_step(self._otelstream, error)
         else:
@@ -120,15 +111,10 @@ class _Body:
 
     def _closed(self) -> None:
         flying = sys.exc_info()[1]
-        # A loop that was left, or a cancel whose reason is still to come: the client closes the body under both.
+        # The client closes the body also under a loop that was left, and under a cancel before its reason is known.
         waits = isinstance(flying, GeneratorExit) or (flying and is_task_cancel(flying) and self._otelstream.verdict)
         if not waits and self._lines is not None:  # else the SDK's stream over this body knows better
-            self._otelstream.decide(leaving(self._otelstream, flying), clock())
-
-    def _read(self) -> Ending:
-        if self._opaque:
-            return Ending("completed")
-        return failed("protocol_error") if self._lines is not None and self._lines.broken else CUT_SHORT
+            decide(self._otelstream, leaving(self._otelstream, flying), clock())
 
     def __del__(self) -> None:
         try:
@@ -142,44 +128,44 @@ def _bodies(sync_base: Any, async_base: Any) -> tuple[type, type]:
     class Body(_Body, sync_base):  # type: ignore[misc]
         def __iter__(self) -> Iterator[bytes]:
             stream = self._otelstream
-            ask = stream.ask = clock()
+            ask = stream.waiting_since = clock()
             try:
                 for chunk in self._body:
                     self._got(chunk, clock(), ask - stream.carry)
                     yield chunk
-                    ask = stream.ask = clock()
+                    ask = stream.waiting_since = clock()
             except BaseException as error:
                 self._broken(error)
                 raise
-            self._end(self._read())
+            self._exhausted()
 
         def close(self) -> None:
             self._closed()
             try:
                 self._body.close()
             finally:
-                self._otelstream.publish()
+                publish(self._otelstream)
 
     class AsyncBody(_Body, async_base):  # type: ignore[misc]
         async def __aiter__(self) -> AsyncIterator[bytes]:
             stream = self._otelstream
-            ask = stream.ask = clock()
+            ask = stream.waiting_since = clock()
             try:
                 async for chunk in self._body:
                     self._got(chunk, clock(), ask - stream.carry)
                     yield chunk
-                    ask = stream.ask = clock()
+                    ask = stream.waiting_since = clock()
             except BaseException as error:
                 self._broken(error)
                 raise
-            self._end(self._read())
+            self._exhausted()
 
         async def aclose(self) -> None:
             self._closed()
             try:
                 await self._body.aclose()
             finally:
-                self._otelstream.publish()
+                publish(self._otelstream)
 
     return Body, AsyncBody
 
@@ -195,7 +181,7 @@ def watch(stream: StreamObservation, response: Any) -> None:
     body = response.stream
     asynchronous = isinstance(body, module.AsyncByteStream) and not isinstance(body, module.SyncByteStream)
     kind = _kinds[module.__name__][1 if asynchronous else 0]
-    stream.reading.held = True
+    stream.attached.raw = True
     response.stream = kind(stream, body, response.headers.get("content-encoding", "").strip().lower())
 
 
@@ -204,7 +190,7 @@ def close(response: Any) -> StreamObservation | None:
     stream: StreamObservation | None = response.http_response.__dict__.get("_otelstream")
     if stream is None or stream.ending is not None:
         return None
-    stream.decide(leaving(stream, sys.exc_info()[1]), stream.reading.let_go or clock())
+    decide(stream, leaving(stream, sys.exc_info()[1]), stream.attached.left_at or clock())
     if stream.native_end is not None:
         stream.native_end()
     return stream

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The SDK's own span (anthropic 1.14 and later): our summary lands on it just before the SDK ends it.
+"""The span that an SDK makes of itself: our summary lands on it just before the SDK ends it.
 
 The SDK reports the end of a body to an observer that hangs on the response, and closes the span there, before our
 generator sees exhaustion, an error or a drop. So the observer's `end` is where an undecided stream is decided.
@@ -9,24 +9,19 @@ from __future__ import annotations
 
 import sys
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from otelstream._core.process.runtime import dropped
+from otelstream._core.process.closing import end as end_stream
+from otelstream._core.process.drops import dropped
 from otelstream._core.record.ending import CUT_SHORT, Ending, is_task_cancel
-from otelstream._core.record.stream import clock
+from otelstream._core.record.stream import StreamObservation, clock
+from otelstream._stainless.faults import leaving, while_reading
 from otelstream._trouble import trouble
-from otelstream.anthropic._faults import leaving, while_reading
-
-if TYPE_CHECKING:
-    from otelstream._core.record.stream import StreamObservation
-
-SCOPE = "com.anthropic.sdk.python"
 
 
-def is_native(span: Any) -> bool:
-    """Whether the SDK itself made `span`."""
-    scope = getattr(span, "instrumentation_scope", None)
-    return getattr(scope, "name", None) == SCOPE
+def is_native(span: Any, scope: str | None) -> bool:
+    """Whether the SDK whose scope that is made `span`."""
+    return scope is not None and getattr(getattr(span, "instrumentation_scope", None), "name", None) == scope
 
 
 def observe_end(stream: StreamObservation, response: Any) -> None:
@@ -39,14 +34,14 @@ def observe_end(stream: StreamObservation, response: Any) -> None:
     def end(how: str, error: BaseException | None = None) -> None:
         if stream.ending is None and how == "closed":
             caller = sys._getframe(1).f_code.co_name
-            let_go = isinstance(sys.exc_info()[1], GeneratorExit)
-            if let_go and stream.reading.held:
-                stream.reading.let_go = clock()
+            left = isinstance(sys.exc_info()[1], GeneratorExit)
+            if left and stream.attached.raw:
+                stream.attached.left_at = clock()
                 return  # what becomes of the raw response is still to come, and brings us here again
-            if let_go or caller == "__del__":
+            if left or caller == "__del__":
                 dropped(stream, then=lambda: observer.end(how))
                 return
-        # Strongly held, as the collector clears weak references before it finalises; let go here, so no cycle stays.
+        # Strongly held, as the collector clears weak references before it finalises; taken off here, so no cycle stays.
         vars(observer).pop("end", None)
         try:
             if not _decide(stream, how, error):
@@ -76,7 +71,7 @@ def _decide(stream: StreamObservation, how: str, error: BaseException | None) ->
     Any other word of the SDK's would replace our status, and our `error.type` by its `client_error`.
     """
     if stream.ending is None:
-        stream.end(_ending(stream, how, error))
+        end_stream(stream, _ending(stream, how, error))
     return how == "read" and stream.outcome in ("completed", "truncated", "refused")
 
 
@@ -84,7 +79,7 @@ def _ending(stream: StreamObservation, how: str, error: BaseException | None) ->
     if how == "failed" and error is not None:
         return while_reading(stream, error)
     if how == "read":
-        return CUT_SHORT
+        return stream.grammar.complete_at_eof(stream.finish_reason) or CUT_SHORT
     flying = sys.exc_info()[1]
     if flying is not None and (is_task_cancel(flying) or not isinstance(flying, Exception)):
         return while_reading(stream, flying)
