@@ -133,10 +133,10 @@ def _supported(found: dict[providers.Provider, str]) -> dict[providers.Provider,
             provider.check_version(version)
         except UnsupportedVersionError as error:
             refused[provider] = error
-    for error in refused.values():
+    for why in refused.values():
         if len(refused) == len(found):
-            raise error
-        logger.warning("%s", error)
+            raise why
+        logger.warning("%s", why)
     return {provider: version for provider, version in found.items() if provider not in refused}
 
 

@@ -3,29 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import entry_points
-from typing import Any, Protocol
+
+from otelstream._core.process.provider import Provider
+
+__all__ = ["Provider", "installed", "known"]
 
 GROUP = "otelstream_provider"
-
-
-class Provider(Protocol):
-    """One SDK that can be observed. Nothing of it imports the SDK but `patch`."""
-
-    @property
-    def package(self) -> str: ...
-    @property
-    def supported(self) -> tuple[tuple[int, int], tuple[int, int]]: ...
-    @property
-    def provider(self) -> str: ...
-    @property
-    def clients(self) -> Sequence[str]: ...
-    def installed_version(self) -> str | None: ...
-    def check_version(self, version: str) -> None: ...
-    def patch(self, runtime: Any) -> Any: ...
-    def observed(self, thing: object) -> Any: ...
 
 
 @cache

@@ -12,6 +12,7 @@ from opentelemetry.util.types import AttributeValue
 
 from otelstream import _semconv as s
 from otelstream._core.process.drops import dropped
+from otelstream._core.process.provider import Beside
 from otelstream._core.process.tap import Attached
 from otelstream._core.record.ending import Ending
 from otelstream._core.record.grammar import Grammar
@@ -44,6 +45,7 @@ class Sdk:
     request_id: str  # the header that names a request
     native_scope: str | None = None  # of the spans that the SDK makes of itself
     helpers: Callable[[], Iterable[type]] = tuple  # classes that read a stream of the SDK's for the application
+    beside: Beside = field(default_factory=Beside)
     sent: Callable[[Any], None] = field(default=lambda _: None)  # the options of any request; never raises
     attach: Callable[[Wrap], None] = field(default=lambda _: None)  # what runs tools
 

@@ -8,6 +8,7 @@ from functools import cache
 from importlib import import_module
 from typing import Any
 
+from otelstream._core.process.provider import Beside
 from otelstream._stainless.provider import Provider
 from otelstream._stainless.sdk import Call
 from otelstream.anthropic import _tools
@@ -53,6 +54,28 @@ def _helpers() -> Iterator[type]:
                 yield helper
 
 
+_CALLS = ("Messages.create", "Messages.stream", "AsyncMessages.create", "AsyncMessages.stream")
+_BESIDE = Beside(
+    peers={
+        "opentelemetry-instrumentation-anthropic": "anthropic",
+        "opentelemetry-instrumentation-genai-anthropic": "anthropic",
+        "openinference-instrumentation-anthropic": "anthropic",
+    },
+    capturing={
+        "opentelemetry-instrumentation-anthropic": {"TRACELOOP_TRACE_CONTENT": "false"},
+        "openinference-instrumentation-anthropic": {
+            "OPENINFERENCE_HIDE_INPUTS": "true",
+            "OPENINFERENCE_HIDE_OUTPUTS": "true",
+        },
+    },
+    native_since=(1, 14),
+    native_switch="ANTHROPIC_OPEN_TELEMETRY",
+    native_content="ANTHROPIC_OPEN_TELEMETRY_TRACES_CONTENT_MODE",
+    calls=(("anthropic.resources.messages", _CALLS), ("anthropic.resources.beta.messages", _CALLS)),
+    path="/messages",
+    patience="Anthropic(timeout=anthropic.Timeout(60, connect=5))",
+)
+
 PROVIDER = Provider(
     package="anthropic",
     supported=((0, 51), (3, 0)),
@@ -61,6 +84,7 @@ PROVIDER = Provider(
     begin=_begin,
     request_id="request-id",
     native_scope=_tools.SCOPE,
+    beside=_BESIDE,
     helpers=_helpers,
     sent=_tools.request,
     attach=_tools.attach,
