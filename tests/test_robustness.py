@@ -270,11 +270,11 @@ def test_ends_that_race(threads: int) -> None:
         stream = runtime.begin(operation="chat", provider="anthropic", model="m", grammar=Grammar())
         barrier = threading.Barrier(threads)
 
-        def end(stream: Any = stream, barrier: threading.Barrier = barrier, n: int = 0) -> None:
+        def race(stream: Any = stream, barrier: threading.Barrier = barrier, n: int = 0) -> None:
             barrier.wait()
             end(stream, ENDINGS[n % len(ENDINGS)])
 
-        running = [threading.Thread(target=end, kwargs={"n": n}) for n in range(threads)]
+        running = [threading.Thread(target=race, kwargs={"n": n}) for n in range(threads)]
         for thread in running:
             thread.start()
         for thread in running:
@@ -383,12 +383,12 @@ def test_a_logging_handler_that_raises() -> None:
         logging.getLogger("otelstream").removeHandler(handler)
 
 
-@pytest.mark.parametrize("part", ["metrics", "span", "settle", "runtime"])
+@pytest.mark.parametrize("part", ["metrics", "span", "verdict", "runtime"])
 def test_a_bug_of_ours(part: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """Were there a bug in us, it would be one log line: the stream goes on as without us."""
     from otelstream._core.emit import span as _span
     from otelstream._core.emit.metrics import Metrics
-    from otelstream._core.record.stream import StreamObservation
+    from otelstream._core.process import closing
 
     def bug(*_: Any, **__: Any) -> Any:
         raise ZeroDivisionError("a bug")
@@ -397,7 +397,7 @@ def test_a_bug_of_ours(part: str, monkeypatch: pytest.MonkeyPatch, caplog: pytes
     target: tuple[Any, str] = {
         "metrics": (Metrics, "ended"),
         "span": (_span, "summary"),
-        "settle": (StreamObservation, "_settle"),
+        "verdict": (closing, "with_protocol"),
         "runtime": (Runtime, "begin"),
     }[part]
     monkeypatch.setattr(*target, bug)

@@ -53,8 +53,8 @@ def leaving(stream: StreamObservation, error: BaseException | None) -> Ending:
     if news and isinstance(error, Exception) and _raised_reading(stream, error):
         return _known(error) or malformed(stream)
     if stream.attached.helped and stream.verdict is not None and stream.verdict.outcome == "failed":
-        if not news:
-            return stream.verdict  # the helper failed, and the application went on
+        if not news or isinstance(error, GeneratorExit):
+            return stream.verdict  # the helper failed, and the application went on, or dropped what held it
         stream.verdict = None  # what ended the helper is in flight: an interrupt, a time limit
     return by_departure(error, opened_under=stream.opened_under)
 

@@ -33,7 +33,7 @@ class Call:
     choices: int = 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Sdk:
     """One SDK. `package` is its distribution and its module; it is imported by `patch` only."""
 

@@ -19,6 +19,7 @@ from otelstream import _semconv as s
 from otelstream._core.process.closing import end
 from otelstream._core.record.ending import cancelled
 from otelstream._core.record.stream import StreamObservation
+from otelstream.anthropic._grammar import Grammar
 from otelstream.asgi import StreamHopMiddleware
 from otelstream.testing import Exchange, ProviderSimulator, Schedule, Script, prose
 
@@ -220,7 +221,7 @@ def test_no_message_is_taken_from_the_application(bench: Bench, seed: int) -> No
             stream = None
             while not seen or seen[-1]["type"] != "http.disconnect":
                 if stream is None and chance.random() < 0.4:
-                    stream = runtime.begin(operation="chat", provider="anthropic", model="m")
+                    stream = runtime.begin(operation="chat", provider="anthropic", model="m", grammar=Grammar())
                 if chance.random() < 0.3:
                     await send({"type": "http.response.start", "status": 200, "headers": []})
                 reading = asyncio.ensure_future(receive())
