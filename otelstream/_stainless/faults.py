@@ -8,7 +8,16 @@ from types import TracebackType
 from typing import Any
 
 from otelstream._core.process.drops import collecting
-from otelstream._core.record.ending import Ending, by_departure, failed, identity, is_task_cancel, is_timeout
+from otelstream._core.record.ending import (
+    Ending,
+    by_departure,
+    cancelled,
+    failed,
+    identity,
+    is_client_gone,
+    is_task_cancel,
+    is_timeout,
+)
 from otelstream._core.record.stream import StreamObservation
 
 __all__ = ["before_stream", "collecting", "leaving", "malformed", "observed", "while_reading"]
@@ -43,6 +52,8 @@ def while_reading(stream: StreamObservation, error: BaseException) -> Ending:
         return known
     if is_timeout(error):  # an alarm handler of the application's, raised inside our wait
         return by_departure(error)
+    if isinstance(error, OSError):  # up out of the body: a transport of the application's own
+        return failed("connection_lost", "connection_error")
     frames = [*_frames(error.__traceback__)]
     return malformed(stream) if not frames or _is_sdk(stream, frames[-1]) else by_departure(error)
 
@@ -56,6 +67,9 @@ def leaving(stream: StreamObservation, error: BaseException | None) -> Ending:
         if not news or isinstance(error, GeneratorExit):
             return stream.verdict  # the helper failed, and the application went on, or dropped what held it
         stream.verdict = None  # what ended the helper is in flight: an interrupt, a time limit
+    asked = stream.stop_asked
+    if news and error is not None and is_client_gone(error) and asked and asked.trigger == "client_disconnect":
+        return cancelled("client_disconnect")  # which a middleware of ours has seen
     return by_departure(error, opened_under=stream.opened_under)
 
 
