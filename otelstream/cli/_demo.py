@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from otelstream.demo._stories import Story
     from otelstream.view._record import SpanRecord
     from otelstream.view._session import PageFile
-    from otelstream.view._timeline import Row
+    from otelstream.view._turns import Row
 
 _FRAME = 0.1  # seconds between two redraws on a terminal
 _LIMIT = 60.0  # seconds after which a story that has no span is drawn without
@@ -129,8 +129,8 @@ class Demo:
         """What the exporter received of one story; while it has received nothing, that it runs."""
         from otelstream.demo._play import trace_of
         from otelstream.view._record import SpanRecord
-        from otelstream.view._timeline import Row, timeline
-        from otelstream.view._turns import assemble
+        from otelstream.view._timeline import timeline
+        from otelstream.view._turns import Row, assemble
 
         name = self.stories[index].name
         records = self._records.get(f"{trace_of(index):032x}", ())

@@ -138,7 +138,8 @@ class Recorder:
         """What happened, drawn as `otelstream demo` draws it, and the streams that are still open."""
         from otelstream.view._record import Moment, SpanRecord
         from otelstream.view._terminal import ASCII, Style, table
-        from otelstream.view._timeline import Row, timeline
+        from otelstream.view._timeline import timeline
+        from otelstream.view._turns import Row
 
         rows = []
         for number, stream in enumerate(sorted(self._ended, key=lambda stream: stream.started), 1):

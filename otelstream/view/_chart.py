@@ -11,8 +11,8 @@ from typing import Final
 
 from ._sentences import others, relative, row_sentence, seconds, sentence
 from ._terminal import axis_limit, tick_step
-from ._timeline import Flow, Row, Timeline
-from ._turns import LEDGER, Call, Stop, Turn
+from ._timeline import Flow, Timeline
+from ._turns import LEDGER, Call, Row, Stop, Turn
 
 _TICKS: Final = 8
 _BASE: Final = 42  # y of the baseline of a lane, in pixels

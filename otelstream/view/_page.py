@@ -20,7 +20,8 @@ from ._alerts import alerts
 from ._chart import DEFINITIONS, Axis, chart, compact, legend, spread, turn_chart
 from ._record import SpanRecord, Value
 from ._sentences import Headline, headline, row_sentence, seconds
-from ._timeline import Row, Timeline
+from ._timeline import Timeline
+from ._turns import Row
 
 # Lanes drawn in full; the rest are thin rows inside groups that open.
 FULL_LANES: Final = 200

@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ._timeline import Effects, Row, Timeline
-from ._turns import Call, Stop, Turn
+from ._timeline import Effects, Timeline
+from ._turns import Call, Row, Stop, Turn
 
 _STALL_SOURCES = {
     "provider": "the provider was silent",

@@ -12,8 +12,8 @@ from pathlib import Path
 from ._page import page, write_page
 from ._record import SpanRecord
 from ._sentences import Headline
-from ._timeline import Row, Timeline, timeline
-from ._turns import assemble
+from ._timeline import Timeline, timeline
+from ._turns import Row, assemble
 
 HELD = 10_000  # streams drawn; older ones are only counted
 PAGE_NAME = "otelstream.html"

@@ -15,8 +15,8 @@ from typing import Final, TextIO
 
 from ._sentences import others, relative, row_sentence, seconds, sentence
 from ._style import ASCII, UNICODE, Style, fit, painted, style_is_unicode, style_of, to_ascii
-from ._timeline import Grade, Row, Timeline
-from ._turns import LEDGER, Call, Stop, Turn
+from ._timeline import Grade, Timeline
+from ._turns import LEDGER, Call, Row, Stop, Turn
 
 __all__ = [
     "ASCII",

@@ -5,14 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from otelstream import _semconv as names
 
 from ._record import Attributes, Moment, SpanRecord
-
-if TYPE_CHECKING:
-    from ._turns import Turn
 
 Grade = Literal["bad", "stopped", "flawed", "good", "open"]
 
@@ -156,31 +153,6 @@ class Timeline:
         if self.propagation == "drained" or self.retraction is not None:
             return "flawed"
         return "good"
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A stream with its name, and what a status code and another span say of it."""
-
-    label: str
-    line: Timeline | None
-    http: str = ""
-    native: str = ""
-    turn: Turn | None = None  # of which `line` is the stream that says how it ended
-
-    @property
-    def lines(self) -> tuple[Timeline, ...]:
-        """Every stream of the row."""
-        if self.turn is not None:
-            return self.turn.lines
-        return (self.line,) if self.line is not None else ()
-
-    @property
-    def length(self) -> float:
-        """Seconds that the row needs of an axis."""
-        if self.turn is not None:
-            return self.turn.length
-        return self.line.length if self.line is not None else 0.0
 
 
 def timeline(record: SpanRecord, now: float | None = None) -> Timeline:

@@ -20,7 +20,8 @@ from otelstream import _semconv as names
 from otelstream.view import _page
 from otelstream.view._alerts import ALERTS
 from otelstream.view._sentences import Headline, sentence
-from otelstream.view._timeline import Row, Timeline
+from otelstream.view._timeline import Timeline
+from otelstream.view._turns import Row
 
 MakeLine = Callable[..., Timeline]
 VOID = {"meta", "br", "line", "rect", "use", "circle", "path", "wbr"}

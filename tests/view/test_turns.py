@@ -19,8 +19,8 @@ from otelstream.view._sentences import row_sentence
 from otelstream.view._session import PageFile, Session
 from otelstream.view._sink import ViewExporter
 from otelstream.view._terminal import ASCII, UNICODE, Style
-from otelstream.view._timeline import Row, timeline
-from otelstream.view._turns import Turn, assemble
+from otelstream.view._timeline import timeline
+from otelstream.view._turns import Row, Turn, assemble
 
 from .conftest import START, MakeSpan, stream_span
 
