@@ -17,7 +17,7 @@ from typing import Final
 from otelstream import _semconv as names
 
 from ._alerts import alerts
-from ._chart import DEFINITIONS, Axis, chart, compact, legend, spread, turn_chart
+from ._chart import DEFINITIONS, Axis, chart, compact, legend, spread
 from ._record import SpanRecord, Value
 from ._sentences import Headline, headline, row_sentence, seconds
 from ._timeline import Timeline
@@ -183,7 +183,7 @@ def _lanes(rows: Sequence[Row], axis: Axis) -> Iterator[str]:
         yield _lane(
             line.grade,
             f"<b>{escape(row.label)}</b><small>{_beside(row, line)}</small>",
-            turn_chart(row.turn, axis) if row.turn else chart(line, axis),
+            chart(row, axis),
             f"<span>{escape(row_sentence(row))}</span><small>{_times(row)}</small>",
             "".join(_inside(each) for each in row.lines) + _tool_spans(row),
             codes(line),

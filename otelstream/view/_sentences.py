@@ -122,7 +122,7 @@ def _stood(stop: Stop) -> str:
     """The ledger of a turn in words."""
     parts: list[str] = []
     for word, calls, more in stop:
-        who = [_name(call) for call in calls] + ([others(more)] if more else [])
+        who = [called(call) for call in calls] + ([others(more)] if more else [])
         verb = _STOOD[word][0 if len(calls) + more == 1 else 1]
         when = ""
         if word == "committed" and len(who) == 1 and calls and calls[0].ended is not None:
@@ -134,10 +134,10 @@ def _stood(stop: Stop) -> str:
 def _ran(turn: Turn) -> str:
     """When the tools of a turn ran that nobody stopped."""
     ran = [call for call in turn.calls if call.started is not None]
-    parts = [f"{_name(call)} {_WHEN.get(call.phase, 'ran')}{_ended(call)}" for call in ran[:3]]
+    parts = [f"{called(call)} {_WHEN.get(call.phase, 'ran')}{_ended(call)}" for call in ran[:3]]
     if len(ran) > 3:
         parts.append(f"{len(ran) - 3} more ran")
-    withheld = [_name(call) for call in turn.calls if call.state == "withheld"]
+    withheld = [called(call) for call in turn.calls if call.state == "withheld"]
     return _listed([*parts, *([f"{_listed(withheld)} withheld"] if withheld else [])])
 
 
@@ -148,9 +148,9 @@ _WHEN = {
 }
 
 
-def _name(call: Call) -> str:
-    """A tool's name is the model's output, and may be long."""
-    return call.name if len(call.name) <= 40 else call.name[:39] + "…"
+def called(call: Call, most: int = 40) -> str:
+    """A tool's name, cut at *most* characters: it is the model's output, and may be long."""
+    return call.name if len(call.name) <= most else call.name[: most - 1] + "…"
 
 
 def _ended(call: Call) -> str:
