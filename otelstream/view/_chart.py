@@ -200,7 +200,7 @@ def _stream(lane: Lane, axis: Axis, stop: Stop | None) -> str:
         left, right = axis.at(hole.start), axis.at(hole.end)
         source = f"stall, source {hole.source}" if hole.source else "silence before the end"
         parts.append(
-            f"<g><title>{source}: {seconds(hole.length)}{', pings came' if hole.ping_seen else ''}</title>"
+            f"<g><title>{escape(source)}: {seconds(hole.length)}{', pings came' if hole.ping_seen else ''}</title>"
             + _rect("h", left, 18, right - left, _BASE - 18)
         )
         if right - left >= _LABEL:
@@ -228,7 +228,7 @@ def _call(call: Call, turn: Turn, axis: Axis) -> str:
     # The words begin where the call does, or end there: so they fit at any width.
     anchor = ' class="late"' if begin > 50 else ""
     y = _CALL - 8
-    parts = [f'<svg class="call {lane.grade}" role="img" aria-label="{escape(name)} {state}">']
+    parts = [f'<svg class="call {lane.grade}" role="img" aria-label="{escape(f"{name} {state}")}">']
     parts.append(_stop_line(turn.stop, axis))
     if runs - begin > 0.3:
         parts.append(_dots(begin, runs, y))
@@ -240,7 +240,7 @@ def _call(call: Call, turn: Turn, axis: Axis) -> str:
         parts.append(_mark("tool", "x", y, begin, lane.ready.said))
     if state in _STATES:
         parts.append(_mark(f"call-{state}", "m", y, end, f"{name} {state}"))
-    words = f'{escape(name)}: {state}<tspan class="wide">{_when(call)}</tspan>'
+    words = f'{escape(f"{name}: {state}")}<tspan class="wide">{escape(_when(call))}</tspan>'
     parts.append(f'<text{anchor} x="{begin:.2f}%" y="11">{words}</text>')
     return "".join(parts) + "</svg>"
 

@@ -91,8 +91,7 @@ def _sentence(line: Timeline, more: str) -> str:
         said = f"{shown} {seconds(line.retraction.exposure)}{by}; {said[0].lower()}{said[1:]}"
     if more:
         said = f"{said[:-1]}; {more}."
-    # Tool names and error types are other people's text.
-    return said if said.isprintable() else "".join(char if char.isprintable() else " " for char in said)
+    return said
 
 
 def _counted(effects: Effects) -> str:
@@ -212,7 +211,8 @@ def _completed(line: Timeline) -> str:
         return f"Complete, but {_looped(line)}."
     stall = line.stall
     if stall and line.stalls == 1:
-        return f"Complete, but froze for {seconds(stall.length)}: {_STALL_SOURCES[stall.source]}."
+        why = _STALL_SOURCES.get(stall.source, _STALL_SOURCES["unknown"])
+        return f"Complete, but froze for {seconds(stall.length)}: {why}."
     if line.stalls:
         return f"Complete, but froze {line.stalls} times, {seconds(line.stalled_time)} in all."
     begin = f"Complete{_retried(line)}: "

@@ -9,7 +9,7 @@ from typing import Literal
 
 from otelstream import _semconv as names
 
-from ._record import Attributes, Moment, SpanRecord
+from ._record import Attributes, Moment, SpanRecord, plain
 
 Grade = Literal["bad", "stopped", "flawed", "good", "open"]
 
@@ -337,7 +337,7 @@ def _finish_reason(finish: Moment | None, said: Attributes) -> str:
     if finish:
         return text(finish.attributes, names.FINISH_RAW_REASON) or text(finish.attributes, names.FINISH_REASON)
     reasons = said.get(names.FINISH_REASONS)
-    return str(reasons[0]) if isinstance(reasons, tuple) and reasons and reasons[0] != "error" else ""
+    return plain(str(reasons[0])) if isinstance(reasons, tuple) and reasons and reasons[0] != "error" else ""
 
 
 def _failure_type(events: Iterable[Moment]) -> str:
@@ -359,5 +359,6 @@ def number(attributes: Attributes, name: str) -> float:
 
 
 def text(attributes: Attributes, name: str) -> str:
+    """A word as it may be shown: values are other people's text, also where ours are a closed set."""
     value = attributes.get(name)
-    return value if isinstance(value, str) else ""
+    return plain(value) if isinstance(value, str) else ""
