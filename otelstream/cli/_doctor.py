@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         command = _run._command(args)
         with _run._private_folder() as folder:
-            bootstrap = str(Path(__file__).parent.parent / "view" / "_bootstrap")
+            bootstrap = str(Path(__file__).parent / "_bootstrap")
             path = [bootstrap, os.environ.get("PYTHONPATH", ""), folder]
             environment = {
                 **os.environ,

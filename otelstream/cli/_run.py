@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
         page = _page_file(PageFile, args.page)
     with _private_folder() as folder:
         environment = {**os.environ, "OTELSTREAM_VIEW": f"{SPOOL}{folder}"}
-        bootstrap = str(Path(__file__).parent.parent / "view" / "_bootstrap")
+        bootstrap = str(Path(__file__).parent / "_bootstrap")
         path = environment.get("PYTHONPATH")
         environment["PYTHONPATH"] = bootstrap + (os.pathsep + path if path else "")
         watch = _Watch(Session(), SpoolReader(folder), page, as_json=args.json)

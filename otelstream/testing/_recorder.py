@@ -81,9 +81,13 @@ class Recorder:
         elif self._replaced is not None and runtime is not None:
             runtime.settings = self._replaced
 
+    def _is_ours(self, stream: StreamObservation | None) -> bool:
+        """Whether it began here: an earlier test may have left its own open, or to the garbage collector."""
+        return stream is not None and stream.started >= self._began
+
     def _add(self, stream: StreamObservation) -> None:
-        if stream.started < self._began:
-            return  # an earlier test left it to the garbage collector
+        if not self._is_ours(stream):
+            return
         with self._changed:
             self._ended.append(stream)
             self._changed.notify_all()
@@ -139,7 +143,8 @@ class Recorder:
         """What happened, drawn as `otelstream demo` draws it, and the streams that are still open."""
         from otelstream.view._record import Moment, SpanRecord
         from otelstream.view._terminal import ASCII, Style, table
-        from otelstream.view._timeline import Row, timeline
+        from otelstream.view._timeline import timeline
+        from otelstream.view._turns import Row
 
         rows = []
         for number, stream in enumerate(sorted(self._ended, key=lambda stream: stream.started), 1):
@@ -160,9 +165,9 @@ class Recorder:
             )
             rows.append(Row(f"{number} {stream.model}", timeline(record)))
         lines = table(rows, Style(width=100, glyphs=ASCII)) if rows else ["no stream has ended"]
-        open_streams = _instrumentor.open_streams()
-        if open_streams:
-            lines.append(f"still open: {', '.join(map(repr, open_streams))}")
+        ours = [repr(view) for view in _instrumentor.open_streams() if self._is_ours(view._stream)]
+        if ours:
+            lines.append(f"still open: {', '.join(ours)}")
         return "\n".join(lines)
 
     def __repr__(self) -> str:

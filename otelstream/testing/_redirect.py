@@ -40,6 +40,8 @@ def _redirected(provider: providers.Provider, base_url: str) -> Iterator[None]:
             return request
         request.url = request.url.copy_with(scheme=target.scheme, host=target.hostname, port=target.port)
         request.headers["host"] = target.netloc
+        # A pooled connection belongs to the event loop of its test: the next one could not even close it.
+        request.headers["connection"] = "close"
         return request
 
     # A client made at import, where CI has no key, would refuse to build its first request.
