@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import json
 import os
 import sys
 from typing import Any
 
-PROVIDERS = ("anthropic",)
+PROVIDERS = os.environ.get("_OTELSTREAM_PROVIDERS", "").split(",")
 
 
 def _chain() -> None:
@@ -34,11 +33,9 @@ class _Finder:
     def find_spec(cls, name: str, path: Any = None, target: Any = None) -> Any:
         if name not in PROVIDERS:
             return None
-        sys.meta_path.remove(cls)
-        try:
-            spec: Any = importlib.util.find_spec(name)
-        finally:
-            sys.meta_path.insert(0, cls)
+        # Ours stays where it is: other threads may be walking the list.
+        others = (finder for finder in list(sys.meta_path) if finder is not cls and hasattr(finder, "find_spec"))
+        spec: Any = next((found for finder in others if (found := finder.find_spec(name, path, target))), None)
         if spec is not None and hasattr(spec.loader, "exec_module"):
             spec.loader = _Loader(spec.loader)
         return spec
