@@ -22,6 +22,7 @@ from otelstream._core.process.tap import aread, read
 from otelstream._core.record.stream import StreamObservation, clock
 from otelstream._stainless import native, raw
 from otelstream._stainless.faults import before_stream, leaving, observed
+from otelstream._stainless.response import watch_close
 from otelstream._stainless.sdk import Handle, Sdk, Token, request_attributes, watch_helper
 from otelstream._trouble import trouble
 
@@ -200,7 +201,7 @@ class Patches:
             if stream is not None and stream.ending is None:
                 self._responded(stream, response)
                 # Before the original: some versions start the generator in it.
-                sdk_stream.__dict__["_otelstream"] = Token(stream, response if known is not None else None)
+                sdk_stream.__dict__["_otelstream"] = Token(stream, response)
         except Exception:
             trouble("opening a stream")
         return wrapped(*args, **kwargs)
@@ -222,7 +223,9 @@ class Patches:
             native.observe_end(stream, response)
             if "_otelstream" not in getattr(result, "__dict__", {}):
                 response.__dict__["_otelstream"] = stream
-                raw.watch(stream, response)
+                stream.attached.raw = True
+            raw.watch(stream, response)
+            watch_close(stream, response)
         except Exception:
             trouble("taking in a response")
 

@@ -20,7 +20,7 @@ from otelstream._core.record.ending import (
 )
 from otelstream._core.record.stream import StreamObservation
 
-__all__ = ["before_stream", "collecting", "leaving", "malformed", "observed", "while_reading"]
+__all__ = ["before_stream", "collecting", "is_sdk", "leaving", "malformed", "observed", "while_reading"]
 
 # The 4xx that a provider answers under load or to a conflict; any other is the request's own fault.
 _PROVIDER_STATUSES = frozenset({408, 409, 429})
@@ -55,7 +55,7 @@ def while_reading(stream: StreamObservation, error: BaseException) -> Ending:
     if isinstance(error, OSError):  # up out of the body: a transport of the application's own
         return failed("connection_lost", "connection_error")
     frames = [*_frames(error.__traceback__)]
-    return malformed(stream) if not frames or _is_sdk(stream, frames[-1]) else by_departure(error)
+    return malformed(stream) if not frames or is_sdk(stream, frames[-1]) else by_departure(error)
 
 
 def leaving(stream: StreamObservation, error: BaseException | None) -> Ending:
@@ -115,7 +115,8 @@ def _frames(traceback: TracebackType | None) -> Iterator[Any]:
         traceback = traceback.tb_next
 
 
-def _is_sdk(stream: StreamObservation, frame: Any) -> bool:
+def is_sdk(stream: StreamObservation, frame: Any) -> bool:
+    """Whether the SDK of `stream`, or a library that it calls, runs that frame."""
     package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
     return package in _LIBRARIES or package == stream.attached.sdk.package
 
@@ -123,7 +124,7 @@ def _is_sdk(stream: StreamObservation, frame: Any) -> bool:
 def _raised_reading(stream: StreamObservation, error: Exception) -> bool:
     """Whether reading this very stream raised `error`: below the last application frame one that reads it."""
     for frame in reversed([*_frames(error.__traceback__)]):
-        if not _is_sdk(stream, frame):
+        if not is_sdk(stream, frame):
             return False
         if id(frame) in stream.attached.frames:
             return True

@@ -11,6 +11,7 @@ import sys
 import weakref
 from typing import Any
 
+from otelstream import _semconv as s
 from otelstream._core.process.closing import end as end_stream
 from otelstream._core.process.drops import dropped
 from otelstream._core.record.ending import CUT_SHORT, Ending, is_task_cancel
@@ -30,6 +31,8 @@ def observe_end(stream: StreamObservation, response: Any) -> None:
     original = getattr(observer, "end", None)
     if observer is None or original is None or stream.span is None or stream.own_span:
         return
+    if not stream.span.is_recording():  # a hook has read the whole body, and with it ended the span
+        return
 
     def end(how: str, error: BaseException | None = None) -> None:
         if stream.ending is None and how == "closed":
@@ -44,8 +47,7 @@ def observe_end(stream: StreamObservation, response: Any) -> None:
         # Strongly held, as the collector clears weak references before it finalises; taken off here, so no cycle stays.
         vars(observer).pop("end", None)
         try:
-            if not _decide(stream, how, error):
-                how, error = "closed", None
+            how, error = _decide(stream, how, error)
             if stream.native_end is not None:  # decided, and published only when all is closed: too late for this span
                 stream.runtime.write_span(stream)
         except Exception:
@@ -65,19 +67,27 @@ def observe_end(stream: StreamObservation, response: Any) -> None:
     stream.native_end = end_at_exit
 
 
-def _decide(stream: StreamObservation, how: str, error: BaseException | None) -> bool:
-    """Decide an undecided stream, and say whether the SDK may call its span read.
+def _decide(stream: StreamObservation, how: str, error: BaseException | None) -> tuple[str, BaseException | None]:
+    """Decide an undecided stream, and say how the SDK may end its span: as it means to.
 
-    Any other word of the SDK's would replace our status, and our `error.type` by its `client_error`.
+    But for a body that it calls read and that we know broken: OK would replace the ERROR that it got from us.
     """
+    by_protocol = stream.ending is not None
     if stream.ending is None:
         end_stream(stream, _ending(stream, how, error))
-    return how == "read" and stream.outcome in ("completed", "truncated", "refused")
+    whole = stream.outcome in ("completed", "truncated", "refused")
+    if how == "read" and not whole:
+        return "closed", None
+    if how == "failed" and whole and by_protocol and stream.span is not None:
+        stream.span.set_attribute(s.BROKEN_AFTER_END, True)
+    return how, error
 
 
 def _ending(stream: StreamObservation, how: str, error: BaseException | None) -> Ending:
     if how == "failed" and error is not None:
         return while_reading(stream, error)
+    if how == "read" and stream.unseen:
+        return Ending("completed")
     if how == "read":
         return stream.grammar.complete_at_eof(stream.finish_reason) or CUT_SHORT
     flying = sys.exc_info()[1]

@@ -16,14 +16,18 @@ from otelstream._core.record.stream import StreamObservation, clock
 from otelstream._stainless.faults import leaving, while_reading
 from otelstream._trouble import trouble
 
+MAX_LINE = 4 * 1024 * 1024  # bytes of one event; beyond, nobody can say what follows
+_BINARY = "application/vnd.amazon.eventstream"
+
 
 class Lines:
     """Server-sent events out of raw body bytes, told to an observation as they complete."""
 
-    def __init__(self, stream: StreamObservation, encoding: str) -> None:
+    def __init__(self, stream: StreamObservation, decode: Callable[[bytes], bytes]) -> None:
         self._stream = stream
-        self._decode = _decoder(encoding)
-        self._rest = b""
+        self._decode = decode
+        self._rest: list[bytes] = []  # of a line that is not whole, in pieces: a long one is joined once
+        self._size = 0
         self._name = ""
         self._data: list[str] = []
         self._steps = Steps(stream)
@@ -31,14 +35,24 @@ class Lines:
 
     def feed(self, chunk: bytes, got: float, ask: float) -> None:
         """Take in bytes that arrived at `got` after they were asked for at `ask`."""
-        if self._decode is None or self.broken:
+        if self.broken or self._stream.unseen:
             return
         try:
             plain = self._decode(chunk)
-        except zlib.error:
+        except Exception:  # each decoder has a class of its own
             self.broken = True
             return
-        *lines, self._rest = (self._rest + plain).replace(b"\r\n", b"\n").split(b"\n")
+        first, newline, more = plain.partition(b"\n")
+        self._rest.append(first)
+        self._size += len(first)
+        if self._size > MAX_LINE:
+            self._stream.unseen = True
+            self._rest.clear()
+            return
+        if not newline:
+            return
+        *lines, rest = (b"".join(self._rest) + newline + more).replace(b"\r\n", b"\n").split(b"\n")
+        self._rest, self._size = [rest], len(rest)
         for line in lines:
             if line:
                 try:
@@ -51,28 +65,35 @@ class Lines:
                 elif field == "data":
                     self._data.append(value.removeprefix(" "))
             elif self._name or self._data:
-                ask = self._steps.took(self._name or None, "\n".join(self._data), got, ask)
+                ask = self._steps.took(self._name, "\n".join(self._data), got, ask)
                 self._name, self._data = "", []
 
 
-def _decoder(encoding: str) -> Callable[[bytes], bytes] | None:
-    """Undo a content encoding; None for one that the standard library does not know."""
+def _decoder(response: Any, module: Any) -> Callable[[bytes], bytes] | None:
+    """Undo the content encoding of a response as its client does; None for what nobody here can read."""
+    if response.headers.get("content-type", "").startswith(_BINARY):
+        return None
+    encoding = response.headers.get("content-encoding", "").strip().lower()
     if encoding in ("", "identity"):
         return bytes
     if encoding in ("gzip", "x-gzip", "deflate"):
-        inflate = zlib.decompressobj(zlib.MAX_WBITS | 32)
-        return inflate.decompress
-    return None
+        return zlib.decompressobj(zlib.MAX_WBITS | 32).decompress
+    known = getattr(sys.modules.get(f"{module.__name__}._decoders"), "SUPPORTED_DECODERS", {}).get(encoding)
+    try:
+        decode: Callable[[bytes], bytes] | None = known().decode if known is not None else None
+    except ImportError:  # its library is not installed
+        return None
+    return decode
 
 
 class _Body:
     """What both kinds of body share. It forwards whatever else the SDK or the client looks for on a body."""
 
-    def __init__(self, stream: StreamObservation, body: Any, encoding: str) -> None:
+    def __init__(self, stream: StreamObservation, body: Any, decode: Callable[[bytes], bytes] | None) -> None:
         self._otelstream = stream
         self._body = body
-        self._lines: Lines | None = Lines(stream, encoding)
-        self._opaque = _decoder(encoding) is None
+        self._opaque = decode is None
+        self._lines: Lines | None = Lines(stream, decode or bytes)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__["_body"], name)
@@ -82,6 +103,7 @@ class _Body:
             return
         try:
             self._otelstream.last = self._otelstream.activity = got
+            self._otelstream.unseen = self._otelstream.unseen or self._opaque
             self._lines.feed(chunk, got, ask)
         except Exception:
             self._lines.broken = True
@@ -93,7 +115,7 @@ class _Body:
             end(self._otelstream, ending)
 
     def _exhausted(self) -> None:
-        if self._opaque:
+        if self._otelstream.unseen:
             self._end(Ending("completed"))
         elif self._lines is not None and self._lines.broken:
             self._end(failed("protocol_error"))
@@ -118,7 +140,7 @@ class _Body:
 
     def __del__(self) -> None:
         try:
-            if self._otelstream.ending is None:
+            if self._lines is not None and self._otelstream.ending is None:
                 dropped(self._otelstream)
         except Exception:
             return
@@ -174,15 +196,25 @@ _kinds: dict[str, tuple[type, type]] = {}
 
 
 def watch(stream: StreamObservation, response: Any) -> None:
-    """Put a byte wrapper on the body of a raw response; it passes for the body's own kind."""
+    """Put a byte wrapper on the body of a response; it passes for the body's own kind, and goes when that is parsed."""
     module = sys.modules[type(response).__module__.partition(".")[0]]  # httpx, or httpx2
     if module.__name__ not in _kinds:
         _kinds[module.__name__] = _bodies(module.SyncByteStream, module.AsyncByteStream)
+    if getattr(response, "_content", None) is not None:
+        if stream.attached.raw:
+            _read_already(stream, response.content)
+        return
     body = response.stream
     asynchronous = isinstance(body, module.AsyncByteStream) and not isinstance(body, module.SyncByteStream)
     kind = _kinds[module.__name__][1 if asynchronous else 0]
-    stream.attached.raw = True
-    response.stream = kind(stream, body, response.headers.get("content-encoding", "").strip().lower())
+    response.stream = kind(stream, body, _decoder(response, module))
+
+
+def _read_already(stream: StreamObservation, content: bytes) -> None:
+    """A hook of the HTTP client has read the whole body: what it says is known, if not when it came."""
+    now = clock()
+    Lines(stream, bytes).feed(content + b"\n\n", now, now)
+    exhausted(stream)
 
 
 def close(response: Any) -> StreamObservation | None:
@@ -197,10 +229,11 @@ def close(response: Any) -> StreamObservation | None:
 
 
 def parsed(response: Any) -> None:
-    """The SDK reads the body's events after all: leave the record to the stream's own reader."""
+    """The SDK reads the body's events: leave the record to the stream's own reader, and the body as it was."""
     body = getattr(response, "stream", None)
     if isinstance(body, _Body):
         body._lines = None
+        response.stream = body._body
 
 
 def unparsed(response: Any) -> bool:

@@ -16,6 +16,9 @@ DELTA = "content_block_delta"
 _EVENTS = frozenset(
     {DELTA, "content_block_start", "content_block_stop", "message_start", "message_delta", "message_stop", "error"}
 )
+# Bedrock names every event `completion`, raw lines may have no name: then the type inside is the name. Without any
+# (None) the SDK skips an event, and so do we.
+_UNNAMED = frozenset({"completion", ""})
 _REASONS = {
     "end_turn": "stop",
     "stop_sequence": "stop",
@@ -36,10 +39,13 @@ _FIELDS = {
 class Grammar:
     """The grammar of one stream: blocks by index, each with a start and a stop, and `message_stop` at the end."""
 
-    __slots__ = ()
+    __slots__ = ("used",)
 
     delta = DELTA
     shape: Callable[[str], bool] | None = None
+
+    def __init__(self) -> None:
+        self.used: dict[str, int] = {}  # token counts as the provider names them
 
     def learned(self, prefix: str) -> None:
         return
@@ -56,13 +62,35 @@ class Grammar:
     def structural(self, name: str | None, data: str) -> Iterator[f.Fact]:
         if name == "ping":
             yield f.Ping()
-        elif data:
+        elif data and (name in _EVENTS or name in _UNNAMED):
             event = _object(json.loads(data))
-            # Bedrock names every event `completion`, some gateways none: the type inside is the name.
             kind = event.get("type", name)
+            if kind in ("message_start", "message_delta"):
+                yield from self._usage(event, kind)
             tell = _TELL.get(kind) if isinstance(kind, str) else None
             if tell is not None:
                 yield from tell(event)
+
+    def _usage(self, event: dict[str, Any], kind: str) -> Iterator[f.Fact]:
+        """What the provider has finished saying, merged field by field as the SDK does.
+
+        Output tokens are a placeholder before `message_delta`.
+        """
+        said = _object((_object(event.get("message")) if kind == "message_start" else event).get("usage"))
+        for name in ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens", "output_tokens"):
+            value = said.get(name)
+            if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 53:
+                self.used[name] = value
+        read, write = self.used.get("cache_read_input_tokens"), self.used.get("cache_creation_input_tokens")
+        fresh, output = self.used.get("input_tokens"), self.used.get("output_tokens")
+        counts: dict[str, int | None] = {
+            # The conventions count cached tokens as input; Anthropic's field leaves them out.
+            s.INPUT_TOKENS: None if fresh is None else fresh + (read or 0) + (write or 0),
+            s.CACHE_READ_TOKENS: read,
+            s.CACHE_WRITE_TOKENS: write,
+            s.OUTPUT_TOKENS: output if kind == "message_delta" and "output_tokens" in said else None,
+        }
+        yield f.Usage({name: value for name, value in counts.items() if value is not None})
 
 
 def _piece(event: Any) -> f.Delta | None:
@@ -85,11 +113,9 @@ def _message_start(event: dict[str, Any]) -> Iterator[f.Fact]:
     message = _object(event.get("message"))
     yield f.Restarted()  # a fallback splices a second message in
     yield f.Identity(_word(message.get("id")), _word(message.get("model")))
-    yield _usage(_object(message.get("usage")), final=False)
 
 
 def _message_delta(event: dict[str, Any]) -> Iterator[f.Fact]:
-    yield _usage(_object(event.get("usage")), final=True)
     reason = _object(event.get("delta")).get("stop_reason")
     if isinstance(reason, str):
         yield f.Finish(0, _REASONS.get(reason, printable(reason)), reason)
@@ -134,25 +160,6 @@ _TELL: dict[str, Callable[[dict[str, Any]], Iterator[f.Fact]]] = {
     "message_stop": _message_stop,
     "error": _error,
 }
-
-
-def _usage(usage: dict[str, Any], *, final: bool) -> f.Usage:
-    """What the provider has finished saying: output tokens are a placeholder before `message_delta`."""
-
-    def count(name: str) -> int | None:
-        value = usage.get(name)
-        return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 53 else None
-
-    read, write = count("cache_read_input_tokens"), count("cache_creation_input_tokens")
-    fresh, output = count("input_tokens"), count("output_tokens")
-    counts: dict[str, int | None] = {
-        # The conventions count cached tokens as input; Anthropic's field leaves them out.
-        s.INPUT_TOKENS: None if fresh is None else fresh + (read or 0) + (write or 0),
-        s.CACHE_READ_TOKENS: read,
-        s.CACHE_WRITE_TOKENS: write,
-        s.OUTPUT_TOKENS: output if final else None,
-    }
-    return f.Usage({name: value for name, value in counts.items() if value is not None})
 
 
 def _key(event: dict[str, Any]) -> f.Key:

@@ -58,19 +58,39 @@ def start_late(tracer: Tracer, stream: StreamObservation, ended: Span) -> Span:
 def write(stream: StreamObservation, span: Span, *, events: bool, end: bool) -> None:
     """Write the summary on `span`, and end it if it is ours. A span that no longer records is left alone."""
     if span.is_recording():
-        span.set_attributes(summary(stream))
+        span.set_attributes(summary(stream) if end else _added(summary(stream), span))
         if events:
             for name, at, attributes in stream.events:
                 span.add_event(name, attributes, timestamp=nanoseconds(stream, at))
-        if stream.outcome == "failed":
+        if stream.outcome == "failed" and (end or _status_is_open(span)):
             span.set_status(Status(StatusCode.ERROR))
     if end:
         span.end(nanoseconds(stream, stream.end_at) if stream.end_at is not None else None)
 
 
+def _added(values: dict[str, AttributeValue], span: Span) -> dict[str, AttributeValue]:
+    """What somebody else's span lacks: names of ours, and those of the conventions that its owner has not set."""
+    known = getattr(span, "attributes", None)
+    return {
+        name: value
+        for name, value in values.items()
+        if name.startswith("otelstream.") or (known is not None and name not in known)
+    }
+
+
+def _status_is_open(span: Span) -> bool:
+    status = getattr(span, "status", None)
+    return status is None or status.status_code is StatusCode.UNSET
+
+
 def nanoseconds(stream: StreamObservation, at: float) -> int:
     """The wall clock at an instant of the stream's monotonic one."""
     return stream.started_ns + int((at - stream.started) * 1e9)
+
+
+def _finish_reasons(stream: StreamObservation) -> list[str] | None:
+    reason = stream.finish_reason or ("error" if stream.outcome == "failed" else None)
+    return None if reason is None else [reason]
 
 
 def summary(stream: StreamObservation) -> dict[str, AttributeValue]:
@@ -104,7 +124,8 @@ def summary(stream: StreamObservation) -> dict[str, AttributeValue]:
         s.ROUTE: stream.route,
         s.RESPONSE_ID: stream.response_id,
         s.RESPONSE_MODEL: stream.response_model,
-        s.FINISH_REASONS: [stream.finish_reason or "error"],
+        s.FINISH_REASONS: _finish_reasons(stream),
+        s.UNSEEN: stream.unseen or None,
         s.RESPONSE_TIME_TO_FIRST_CHUNK: stream.time_to_first_chunk,
         s.REQUEST_ID: stream.request_id,
         s.ERROR_TYPE: stream.error_type if stream.outcome == "failed" else None,

@@ -58,7 +58,8 @@ def decide(stream: StreamObservation, ending: Ending, at: float | None = None) -
             stream.close_detector(block, at)
         stream.ending = with_protocol(stream, ending, silence)
         stream.cadence.close((stream.last_chunk_at or at) - stream.started)
-        stream.judged = stream.runtime.settings.objectives.judge(stream, stream.model, stream.route)
+        judged = stream.runtime.settings.objectives.judge(stream, stream.model, stream.route)
+        stream.judged = tuple((objective, "excluded") for objective, _ in judged) if stream.unseen else judged
         hold.refuse_at_once(stream.all_tool_calls())
         stream.cancel = cancel_of(stream, stream.ending, at)
         stream.emitted_at = now

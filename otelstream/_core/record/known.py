@@ -62,8 +62,8 @@ class Known:
         "last_data", "leftover", "loop", "loops", "model", "native", "native_end", "once", "opened_under", "operation",
         "own_span", "ping_seen", "provider", "reader", "refusal", "request_id", "response_at", "response_id",
         "response_model", "route", "runtime", "server_tool", "span", "stalls", "started", "started_ns", "stop_asked",
-        "summing", "text_before", "told", "tool_calls", "turn", "undecodable", "usage", "verdict", "visible_chars",
-        "waiters", "waiting_since", "waits",
+        "summing", "text_before", "told", "tool_calls", "turn", "undecodable", "unseen", "usage", "verdict",
+        "visible_chars", "waiters", "waiting_since", "waits",
     )  # fmt: skip
 
     def __init__(
@@ -137,6 +137,7 @@ class Known:
         self.loop: Any = None  # lag of the event loop that reads this stream
         self.garbled = False  # an event was no JSON, which only a reader that parses none gets past
         self.undecodable: s.Fault | None = None  # what a stream is that was left at an event nobody can parse
+        self.unseen = False  # a body passed that nobody here can read
         self.exhausted = False
         self.refusal = False  # the model refused in words
         self.finishes: dict[int, tuple[str, str]] | None = None  # of several choices, by choice
@@ -191,7 +192,8 @@ class Known:
     @property
     def phase(self) -> s.Phase:
         """How far the stream got."""
-        if self.finish_reason is not None or self.outcome in ("completed", "truncated", "refused"):
+        whole = self.outcome in ("completed", "truncated", "refused") and not self.unseen
+        if self.finish_reason is not None or whole:
             return "finished"
         if self.first_token_at is not None:
             return "mid_stream"

@@ -24,6 +24,8 @@ def with_protocol(stream: StreamObservation, ending: Ending, silence: float) -> 
         ending, left = stream.by_finish(), False
     if left and stream.undecodable is not None:
         ending, left = failed(stream.undecodable), False
+    if stream.unseen:
+        return replace(ending, trigger=None)
     if ending.fault != "none":
         return ending
     fault = _fault(stream, ending, silence)
