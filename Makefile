@@ -16,9 +16,9 @@ help: ## list the targets
 	.venv-demo/bin/python -m pip install --quiet -e '.[testing]'
 	@touch $@
 
-$(VENV)/ready: pyproject.toml tests/requirements.txt
+$(VENV)/ready: pyproject.toml tests/requirements.txt tests/constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet -e '.[all]' -r tests/requirements.txt
+	$(RUN) -m pip install --quiet -e '.[all]' -r tests/requirements.txt -c tests/constraints.txt
 	@touch $@
 
 demo: .venv-demo/ready ## play the ways a stream can end, and show them (no key, no network)
@@ -29,6 +29,12 @@ test: $(VENV)/ready ## run the tests
 
 demo-all: .venv-demo/ready ## every story, tools and Stop included
 	@.venv-demo/bin/otelstream demo --all
+
+pins: ## take the newest versions of all that the tests need, for every Python; `make matrix` is what runs unpinned
+	$(PYTHON) -m venv .venv-pins
+	.venv-pins/bin/python -m pip install --quiet --upgrade uv
+	.venv-pins/bin/uv pip compile pyproject.toml tests/requirements.txt --extra all --universal --python-version 3.10 \
+		--upgrade --quiet --no-annotate --no-emit-index-url --custom-compile-command 'make pins' -o tests/constraints.txt
 
 generate: $(VENV)/ready ## make the rules, dashboards, runbook and tables of the docs anew
 	$(VENV)/bin/otelstream slo rules -o dashboards/rules
@@ -91,4 +97,4 @@ fmt: $(VENV)/ready ## format and fix what can be fixed
 clean: ## remove what the other targets made
 	rm -rf .venv .venv-* .tools build dist otelstream.html
 
-.PHONY: help demo demo-all generate previews e2e collector e2e-collector bench matrix table foreign fuzz test lint types fmt clean
+.PHONY: help demo demo-all generate previews e2e collector e2e-collector bench matrix table foreign fuzz test pins lint types fmt clean
