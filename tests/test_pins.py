@@ -38,7 +38,8 @@ def test_pins(python: str) -> None:
             assert specifier.operator == "=="
             assert pins.setdefault(canonicalize_name(pin.name), specifier.version) == specifier.version
 
-    wanted = lines("requirements.txt") + [Requirement(line) for line in requires("otelstream") or ()]
+    wanted = lines("requirements.txt") + lines("requirements-mutate.txt")
+    wanted += [Requirement(line) for line in requires("otelstream") or ()]
     for need in wanted:
         name = canonicalize_name(need.name)
         if applies(need, python) and name != "otelstream":

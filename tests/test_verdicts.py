@@ -90,6 +90,15 @@ def test_the_callers_own_doing_is_excluded(objective: Objective, facts: Facts) -
     assert objective.judge(facts) == "excluded"
 
 
+@pytest.mark.parametrize("kind", ["first_token", "completion"])
+def test_what_is_not_known_is_nothing(kind: s.ObjectiveKind) -> None:
+    """A stream of no known length is not late; and without a threshold every length is."""
+    unknown = Facts("cancelled", None)
+
+    assert Objective("some", kind, 0.9, 0.1).judge(unknown) == "excluded"
+    assert Objective("some", kind, 0.9).judge(Facts("cancelled", 0.1)) == "bad"
+
+
 @pytest.mark.parametrize(
     ("models", "routes", "covered"),
     [
