@@ -16,9 +16,9 @@ help: ## list the targets
 	.venv-demo/bin/python -m pip install --quiet -e '.[testing]'
 	@touch $@
 
-$(VENV)/ready: pyproject.toml tests/requirements.txt
+$(VENV)/ready: pyproject.toml tests/requirements.txt tests/constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet -e '.[all]' -r tests/requirements.txt
+	$(RUN) -m pip install --quiet -e '.[all]' -r tests/requirements.txt -c tests/constraints.txt
 	@touch $@
 
 demo: .venv-demo/ready ## play the ways a stream can end, and show them (no key, no network)
@@ -29,6 +29,12 @@ test: $(VENV)/ready ## run the tests
 
 demo-all: .venv-demo/ready ## every story, tools and Stop included
 	@.venv-demo/bin/otelstream demo --all
+
+pins: ## take the newest versions of all that the tests need, for every Python; `make matrix` is what runs unpinned
+	$(PYTHON) -m venv .venv-pins
+	.venv-pins/bin/python -m pip install --quiet --upgrade uv
+	.venv-pins/bin/uv pip compile pyproject.toml tests/requirements*.txt --extra all --universal --python-version 3.10 \
+		--upgrade --quiet --no-annotate --no-emit-index-url --custom-compile-command 'make pins' -o tests/constraints.txt
 
 generate: $(VENV)/ready ## make the rules, dashboards, runbook and tables of the docs anew
 	$(VENV)/bin/otelstream slo rules -o dashboards/rules
@@ -77,6 +83,21 @@ foreign: $(VENV)/ready ## the SDK's own tests, with otelstream on and off
 fuzz: $(VENV)/ready ## a million broken streams
 	$(RUN) tests/fuzz.py --cases 1000000
 
+.venv-mutate/ready: pyproject.toml tests/requirements.txt tests/requirements-mutate.txt tests/constraints.txt
+	$(PYTHON) -m venv .venv-mutate
+	.venv-mutate/bin/python -m pip install --quiet -e '.[all]' -r tests/requirements.txt -r tests/requirements-mutate.txt \
+		-c tests/constraints.txt
+	@touch $@
+
+mutate: .venv-mutate/ready ## change the code of [tool.mutmut]'s modules bit by bit: which changes does no test see?
+	rm -rf mutants
+	.venv-mutate/bin/mutmut run $(MUTANTS)
+	.venv-mutate/bin/mutmut results
+	@.venv-mutate/bin/mutmut export-cicd-stats >/dev/null
+	@.venv-mutate/bin/python -c "import json; found = json.load(open('mutants/mutmut-cicd-stats.json')); \
+		seen = found['killed'] + found['timeout'] + found['segfault']; \
+		print(f\"{seen} of {found['total']} changes were seen: {seen / found['total']:.1%}\")"
+
 lint: $(VENV)/ready ## lint and format check
 	$(RUN) -m ruff check
 	$(RUN) -m ruff format --check
@@ -89,6 +110,6 @@ fmt: $(VENV)/ready ## format and fix what can be fixed
 	$(RUN) -m ruff format
 
 clean: ## remove what the other targets made
-	rm -rf .venv .venv-* .tools build dist otelstream.html
+	rm -rf .venv .venv-* .tools build dist mutants otelstream.html
 
-.PHONY: help demo demo-all generate previews e2e collector e2e-collector bench matrix table foreign fuzz test lint types fmt clean
+.PHONY: help demo demo-all generate previews e2e collector e2e-collector bench matrix table foreign fuzz mutate test pins lint types fmt clean

@@ -8,6 +8,15 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from limits import (  # noqa: F401
+    pytest_collection_modifyitems,
+    pytest_configure,
+    pytest_sessionfinish,
+    pytest_testnodedown,
+    pytest_timeout_cancel_timer,
+    pytest_timeout_set_timer,
+    pytest_unconfigure,
+)
 from matrix.telemetry import Telemetry
 from opentelemetry import trace
 from opentelemetry.util._once import Once
