@@ -20,9 +20,8 @@ from otelstream._core.process.closing import decide, end, publish
 from otelstream._core.process.runtime import Runtime
 from otelstream._core.process.tap import aread, read
 from otelstream._core.record.stream import StreamObservation, clock
-from otelstream._stainless import native, raw
+from otelstream._stainless import native, raw, response
 from otelstream._stainless.faults import before_stream, leaving, observed
-from otelstream._stainless.response import watch_close
 from otelstream._stainless.sdk import Handle, Sdk, Token, request_attributes, watch_helper
 from otelstream._trouble import trouble
 
@@ -61,6 +60,9 @@ class Patches:
                 self._wrap(helper, "__stream__", _reading)
             self._wrap(streaming.Stream, "close", _close)
             self._wrap(streaming.AsyncStream, "close", _aclose)
+            http: Any = getattr(base, "httpx2", None) or base.httpx
+            self._wrap(http.Response, "close", response.close)
+            self._wrap(http.Response, "aclose", response.aclose)
             self._wrap(responses.APIResponse, "close", _close)
             self._wrap(responses.AsyncAPIResponse, "close", _aclose)
             self.sdk.attach(self._wrap)
@@ -195,37 +197,37 @@ class Patches:
 
     def _opened(self, wrapped: Any, sdk_stream: Any, args: Any, kwargs: Any) -> Any:
         try:
-            response = kwargs.get("response")
-            known = getattr(response, "__dict__", {}).get("_otelstream")
+            answer = kwargs.get("response")
+            known = getattr(answer, "__dict__", {}).get("_otelstream")
             stream = known or nesting.current()
             if stream is not None and stream.ending is None:
-                self._responded(stream, response)
+                self._responded(stream, answer)
                 # Before the original: some versions start the generator in it.
-                sdk_stream.__dict__["_otelstream"] = Token(stream, response)
+                sdk_stream.__dict__["_otelstream"] = Token(stream, answer)
         except Exception:
             trouble("opening a stream")
         return wrapped(*args, **kwargs)
 
-    def _responded(self, stream: StreamObservation, response: Any) -> None:
+    def _responded(self, stream: StreamObservation, answer: Any) -> None:
         if stream.response_at is None:
-            stream.responded(response.headers.get(self.sdk.request_id))
+            stream.responded(answer.headers.get(self.sdk.request_id))
 
     def _returned(self, stream: StreamObservation | None, result: Any) -> None:
         if stream is None:
             return
         try:
-            response = getattr(result, "response", None) or getattr(result, "http_response", None)
-            if response is None or stream.ending is not None:
-                if response is None:
+            answer = getattr(result, "response", None) or getattr(result, "http_response", None)
+            if answer is None or stream.ending is not None:
+                if answer is None:
                     self.runtime.discard(stream)
                 return
-            self._responded(stream, response)
-            native.observe_end(stream, response)
+            self._responded(stream, answer)
+            native.observe_end(stream, answer)
             if "_otelstream" not in getattr(result, "__dict__", {}):
-                response.__dict__["_otelstream"] = stream
+                answer.__dict__["_otelstream"] = stream
                 stream.attached.raw = True
-            raw.watch(stream, response)
-            watch_close(stream, response)
+            raw.watch(stream, answer)
+            response.watch_close(stream, answer)
         except Exception:
             trouble("taking in a response")
 
@@ -233,19 +235,19 @@ class Patches:
         stream = observed(sdk_stream)
         if stream is None:
             return wrapped(*args, **kwargs)
-        response = sdk_stream.response
-        raw.parsed(response)
-        source = sdk_stream._decoder.iter_bytes(response.iter_bytes()) if _straight(wrapped) else wrapped()
-        return read(source, stream, response.close)
+        answer = sdk_stream.response
+        raw.parsed(answer)
+        source = sdk_stream._decoder.iter_bytes(answer.iter_bytes()) if _straight(wrapped) else wrapped()
+        return read(source, stream, answer.close)
 
     def _aevents(self, wrapped: Any, sdk_stream: Any, args: Any, kwargs: Any) -> Any:
         stream = observed(sdk_stream)
         if stream is None:
             return wrapped(*args, **kwargs)
-        response = sdk_stream.response
-        raw.parsed(response)
-        source = sdk_stream._decoder.aiter_bytes(response.aiter_bytes()) if _straight(wrapped) else wrapped()
-        return aread(source, stream, response.aclose)
+        answer = sdk_stream.response
+        raw.parsed(answer)
+        source = sdk_stream._decoder.aiter_bytes(answer.aiter_bytes()) if _straight(wrapped) else wrapped()
+        return aread(source, stream, answer.aclose)
 
 
 def _refused(stream: StreamObservation | None, error: BaseException) -> None:

@@ -140,7 +140,8 @@ class _Body:
 
     def __del__(self) -> None:
         try:
-            if self._lines is not None and self._otelstream.ending is None:
+            of_the_response = self._lines is not None or self._otelstream.attached.raw
+            if of_the_response and self._otelstream.ending is None:
                 dropped(self._otelstream)
         except Exception:
             return
@@ -229,11 +230,12 @@ def close(response: Any) -> StreamObservation | None:
 
 
 def parsed(response: Any) -> None:
-    """The SDK reads the body's events: leave the record to the stream's own reader, and the body as it was."""
+    """The SDK reads the body's events: leave the record to the stream's own reader."""
     body = getattr(response, "stream", None)
     if isinstance(body, _Body):
         body._lines = None
-        response.stream = body._body
+        if not body._otelstream.attached.raw:  # else the record ends with the response that holds this body
+            response.stream = body._body
 
 
 def unparsed(response: Any) -> bool:

@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import sys
-import weakref
-from collections.abc import Callable
 from typing import Any
 
 from otelstream._core.process.closing import decide, publish
@@ -13,39 +11,47 @@ from otelstream._core.record.stream import StreamObservation, clock
 from otelstream._stainless.faults import is_sdk, leaving
 from otelstream._trouble import trouble
 
+_STREAM = "_otelstream_read"  # on the response of a stream: its record
+
 
 def watch_close(stream: StreamObservation, response: Any) -> None:
     """Hear of a close that neither the SDK nor its HTTP client makes."""
-    name = "aclose" if hasattr(type(response), "aclose") and _asynchronous(response) else "close"
-    original = getattr(type(response), name)
-    # Weakly: a response that holds itself would wait for the cyclic collector to be closed.
-    of = weakref.ref(response)
-
-    def close() -> Any:
-        _left(stream, sys._getframe(1))
-        try:
-            return original(of())
-        finally:
-            publish(stream)
-
-    async def aclose() -> None:
-        _left(stream, sys._getframe(1))
-        try:
-            await original(of())
-        finally:
-            publish(stream)
-
-    chosen: Callable[[], Any] = close if name == "close" else aclose
-    response.__dict__[name] = chosen
+    response.__dict__[_STREAM] = stream
 
 
-def _asynchronous(response: Any) -> bool:
-    return hasattr(response.stream, "__aiter__") and not hasattr(response.stream, "__iter__")
-
-
-def _left(stream: StreamObservation, caller: Any) -> None:
+def close(wrapped: Any, response: Any, args: Any, kwargs: Any) -> Any:
+    """Around the client's `Response.close`."""
+    stream = _left(response, sys._getframe(1))
     try:
-        if stream.ending is None and not stream.attached.raw and not is_sdk(stream, caller):
+        return wrapped(*args, **kwargs)
+    finally:
+        if stream is not None:
+            publish(stream)
+
+
+def aclose(wrapped: Any, response: Any, args: Any, kwargs: Any) -> Any:
+    """Around the client's `Response.aclose`."""
+    stream = _left(response, sys._getframe(1))
+    return wrapped(*args, **kwargs) if stream is None else _published_after(wrapped, args, kwargs, stream)
+
+
+async def _published_after(wrapped: Any, args: Any, kwargs: Any, stream: StreamObservation) -> Any:
+    try:
+        return await wrapped(*args, **kwargs)
+    finally:
+        publish(stream)
+
+
+def _left(response: Any, caller: Any) -> StreamObservation | None:
+    stream: StreamObservation | None = response.__dict__.get(_STREAM)
+    if stream is None or stream.ending is not None:
+        return None
+    try:
+        while caller is not None and caller.f_globals.get("__name__", "").partition(".")[0] == "wrapt":
+            caller = caller.f_back
+        if not stream.attached.raw and not is_sdk(stream, caller):
             decide(stream, leaving(stream, sys.exc_info()[1]), clock())
+            return stream
     except Exception:
         trouble("closing a response")
+    return None
