@@ -164,7 +164,7 @@ def _objectives(name: str, value: object) -> Objectives:
         return value
     if not isinstance(value, (str, os.PathLike)):
         raise _wrong(name, value, "the path of an objectives file")
-    from otelstream.slo._spec import load as load_objectives
+    from otelstream._objectives_file import load as load_objectives
 
     try:
         return load_objectives(Path(value))

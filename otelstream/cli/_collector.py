@@ -56,8 +56,7 @@ def run(args: argparse.Namespace) -> int:
 def _objectives(path: str | None) -> Objectives:
     if path is None:
         return Objectives()
-    from otelstream.slo._problems import ObjectivesError
-    from otelstream.slo._spec import load
+    from otelstream._objectives_file import ObjectivesError, load
 
     try:
         return load(path)

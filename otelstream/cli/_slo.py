@@ -9,10 +9,9 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from otelstream._objectives_file import Promise, SloConfig, duration, load_config, number, percent, spoken
 from otelstream.cli import CommandError
 from otelstream.slo._bundled import objectives_path
-from otelstream.slo._spec import Promise, SloConfig, load_config
-from otelstream.slo._text import duration, number, percent, spoken
 
 _EXAMPLES = """\
 examples:

@@ -14,14 +14,12 @@ import jsonschema
 import pytest
 import yaml
 
+from otelstream import _objectives_file as _spec
 from otelstream._objectives import Objectives
+from otelstream._objectives_file import ObjectivesError, duration, number, percent, schema, spoken
 from otelstream.cli import main
-from otelstream.slo import _spec
 from otelstream.slo._bundled import folder, objectives_path
 from otelstream.slo._generate import schema_files
-from otelstream.slo._problems import ObjectivesError
-from otelstream.slo._schema import schema
-from otelstream.slo._text import duration, number, percent, spoken
 
 GOOD: dict[str, Any] = {"name": "a", "kind": "first_token", "target": 0.95, "threshold": "2.5s"}
 
@@ -53,10 +51,13 @@ class TestGood:
 
     def test_factors_follow_from_the_period(self) -> None:
         """The pairs spend 2, 5, 10 and 10 % of any period's budget; 30 d gives 14.4, 6, 3, 1."""
-        month = [pair.factor for pair in _spec.default_burn_rates(30 * _spec.DAY)]
-        week = [pair.factor for pair in _spec.default_burn_rates(7 * _spec.DAY)]
 
-        assert [Decimal("14.4"), 6, 3, 1] == month
+        def factors(window: str) -> list[Decimal]:
+            return [pair.factor for pair in _spec.parse({**document(), "window": window}).promises[0].burn_rates]
+
+        week = factors("7d")
+
+        assert [Decimal("14.4"), 6, 3, 1] == factors("30d")
         assert [Decimal("3.36"), Decimal("1.4"), Decimal("0.7"), Decimal("0.233333")] == week
 
     def test_json_needs_no_extra(self, tmp_path: Path) -> None:
@@ -65,7 +66,7 @@ class TestGood:
         file.write_text(json.dumps(document()))
         code = (
             "import sys; sys.modules['yaml'] = sys.modules['grafanalib'] = sys.modules['jsonschema'] = None\n"
-            f"from otelstream.slo._spec import load; print(load({str(file)!r}).items[0].threshold)"
+            f"from otelstream._objectives_file import load; print(load({str(file)!r}).items[0].threshold)"
         )
 
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -78,7 +79,7 @@ class TestGood:
         file.write_text("objectives: []")
         code = (
             "import sys; sys.modules['yaml'] = None\n"
-            "from otelstream.slo._spec import load\n"
+            "from otelstream._objectives_file import load\n"
             f"try: load({str(file)!r})\nexcept ValueError as error: print(error)"
         )
 

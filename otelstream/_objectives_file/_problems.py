@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from decimal import Decimal
 from typing import Final
 
-from otelstream.slo._text import parse_duration
+from otelstream._objectives_file._text import parse_duration
 
 _SHOWN: Final = 60
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from typing import Any, Final, get_args
 
+from otelstream._objectives_file._spec import FAULTS, KINDS, SYMPTOMS, Severity
 from otelstream._semconv import MAX_COMMON_SETS
-from otelstream.slo._spec import FAULTS, KINDS, SYMPTOMS, Severity
 
 _DURATION: Final[dict[str, Any]] = {
     "type": "string",

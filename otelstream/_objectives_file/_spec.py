@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, Final, Literal, cast, get_args
 
 from otelstream._objectives import INTEGRITY_FAULTS, Objective, Objectives
+from otelstream._objectives_file._problems import LABEL_NAME, ObjectivesError, Reader, show
+from otelstream._objectives_file._text import duration, exact, number, percent
 from otelstream._semconv import MAX_COMMON_SETS, Fault, ObjectiveKind
-from otelstream.slo._problems import LABEL_NAME, ObjectivesError, Reader, show
-from otelstream.slo._text import duration, exact, number, percent
 
 Severity = Literal["page", "ticket"]
 DAY: Final = Decimal(86400)
