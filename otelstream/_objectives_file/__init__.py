@@ -3,18 +3,16 @@
 
 from __future__ import annotations
 
+from otelstream._objectives_file._fields import schema
+from otelstream._objectives_file._parse import load, load_config, parse
 from otelstream._objectives_file._problems import ObjectivesError
-from otelstream._objectives_file._schema import schema
-from otelstream._objectives_file._spec import (
+from otelstream._objectives_file._promises import (
     DAY,
     BurnRate,
     Promise,
     Severity,
     SloConfig,
     Symptom,
-    load,
-    load_config,
-    parse,
 )
 from otelstream._objectives_file._text import duration, number, percent, spoken
 
