@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Mapping
 from os import PathLike, fspath
 from typing import Any, Final
@@ -59,7 +60,6 @@ def _yaml(text: str, source: str) -> tuple[object, dict[Path, int]]:
     try:
         from ruamel.yaml import YAML
         from ruamel.yaml.constructor import RoundTripConstructor
-        from ruamel.yaml.error import YAMLError
     except ImportError:
         raise ObjectivesError(
             source,
@@ -73,9 +73,12 @@ def _yaml(text: str, source: str) -> tuple[object, dict[Path, int]]:
     loader = YAML(pure=True)
     loader.Constructor = Constructor
     try:
-        _check_events(loader.parse(text))
-        return _Unfolded().whole(loader.load(text))
-    except (YAMLError, ValueError, RecursionError, _RefusedError) as error:
+        # Its warnings are paragraphs on what YAML allows: an anchor that is set again, a float of YAML 1.1.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            _check_events(loader.parse(text))
+            return _Unfolded().whole(loader.load(text))
+    except Exception as error:  # the library raises more than its own errors
         mark, position = getattr(error, "problem_mark", None), getattr(error, "position", None)
         line = mark.line if mark else None if position is None else text.count("\n", 0, position)
         raise ObjectivesError(source, [f"{'' if line is None else f'line {line + 1}: '}{_said(error)}"]) from None

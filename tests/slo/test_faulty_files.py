@@ -72,6 +72,8 @@ FAULTY: dict[str, tuple[bytes | str, tuple[str, ...]]] = {
     "control character": (ONE + "runbook_url: a\x01b\n", ("line 3", "is no YAML")),
     "line break in a line": (ONE + 'runbook_url: "a\\nb"\n', ("line 3: runbook_url: 'a\\nb' is no line of text",)),
     "half a character": (ONE + 'labels: {team: "\\ud800"}\n', ("line 3: labels.team: '\\ud800' is no label value",)),
+    "mapping as a key": (ONE + "labels: {{a: b}: c}\n", ("line 3: labels[", "is no label name")),
+    "line break in a key": (ONE + '"a\\nb": 1\n', ("line 3: ['a\\nb']: unknown key",)),
     "two documents": (ONE + "---\na: b\n", ("line 3", "another document")),
     "eleven nines": (
         ONE.replace("0.99", "0.99999999999"),
@@ -174,6 +176,14 @@ def test_anchors_and_merge_keys(tmp_path: Path) -> None:
     assert agents.objective.name == "agents"
     assert chat.min_bad == agents.min_bad == 5
     assert chat.objective.routes == agents.objective.routes == whole.objective.routes == ("chat",)
+
+
+def test_an_anchor_may_be_set_again(tmp_path: Path) -> None:
+    """YAML allows it, so nothing is said of it."""
+    file = tmp_path / "o.yaml"
+    file.write_text(ONE + "select: &a {team: b}\nlabels: &a {team: c}\n")
+
+    assert load_config(file).labels == (("team", "c"),)
 
 
 def test_a_mistake_that_is_merged_in_has_a_line(tmp_path: Path) -> None:
