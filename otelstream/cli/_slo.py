@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from otelstream._objectives_file import Promise, SloConfig, duration, load_config, number, percent, spoken
@@ -104,17 +105,25 @@ def _init(args: argparse.Namespace) -> int:
 def _make(args: argparse.Namespace, config: SloConfig) -> int:
     from otelstream.slo import _generate
 
-    try:
+    with _extra():
         if args.action == "rules":
             files = _generate.rule_files(config, args.datasource_uid)
         elif args.action == "dashboards":
             files = _generate.dashboard_files(config)
         else:
             files = _generate.runbook_files(config)
-    except ImportError as error:
-        raise CommandError(f'{error.name} is missing; `pip install "otelstream[dashboards]"`') from None
     _write(Path(args.output), files)
     return 0
+
+
+@contextlib.contextmanager
+def _extra() -> Iterator[None]:
+    """Say what installs a library that is missing."""
+    try:
+        yield
+    except ImportError as error:
+        library = (error.name or "a library").partition(".")[0]
+        raise CommandError(f'{library} is missing; `pip install "otelstream[dashboards]"`') from None
 
 
 def _write(folder: Path, files: Mapping[str, str]) -> None:
@@ -204,14 +213,19 @@ def _differing(config: SloConfig, folder: Path) -> list[str]:
 
     if not folder.is_dir():
         raise CommandError(f"--generated {folder} is no folder; name the one the files were written to")
-    made = {
-        **_generate.rule_files(config),
-        **_generate.dashboard_files(config),
-        **_generate.runbook_files(config),
-    }
+    with _extra():
+        made = {
+            **_generate.rule_files(config),
+            **_generate.dashboard_files(config),
+            **_generate.runbook_files(config),
+        }
     found = []
     for path in sorted(folder.rglob("*")):
         text = made.get(path.name)
-        if text is not None and path.read_text(encoding="utf-8") != text:
-            found.append(str(path))
+        try:
+            # What is no UTF-8 differs: everything made is.
+            if text is not None and path.read_text(encoding="utf-8", errors="replace") != text:
+                found.append(str(path))
+        except OSError as error:
+            raise CommandError(f"--generated {path}: {error.strerror}; name a folder that can be read") from None
     return found
