@@ -80,7 +80,7 @@ def _declarative(environ: Mapping[str, str]) -> Mapping[str, object]:
         import yaml
 
         text = Path(path).read_text(encoding="utf-8")
-    except (ImportError, OSError):
+    except (ImportError, OSError, ValueError):
         return {}  # the SDK reads this file too, and reports what is wrong with it
     text = re.sub(
         r"\$\{(?:env:)?(\w+)(?::-([^}]*))?\}",
@@ -91,7 +91,7 @@ def _declarative(environ: Mapping[str, str]) -> Mapping[str, object]:
         node: Any = yaml.safe_load(text)
         for key in ("instrumentation/development", "python", "otelstream"):
             node = (node or {}).get(key)
-    except (yaml.YAMLError, AttributeError):
+    except (yaml.YAMLError, AttributeError, ValueError, RecursionError):
         return {}
     if node is None:
         return {}
