@@ -9,6 +9,7 @@ from pathlib import Path
 from otelstream import _collector
 from otelstream._objectives import Objectives
 from otelstream.cli import CommandError
+from otelstream.cli._values import shown
 
 _EXAMPLE = """\
 examples:
@@ -67,8 +68,10 @@ def _objectives(path: str | None) -> Objectives:
 
 
 def _rate(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 1_000_000:
-        raise CommandError(f"--traces-per-second {text!r} is not allowed: use a whole number from 1 to 1000000")
+    if not text.isdecimal() or len(text) > 7 or not 1 <= int(text) <= 1_000_000:
+        raise CommandError(
+            f"--traces-per-second {shown(repr(text))} is not allowed: use a whole number from 1 to 1000000"
+        )
     return int(text)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from otelstream._objectives_file import Promise, SloConfig, duration, load_config, number, percent, spoken
 from otelstream.cli import CommandError
+from otelstream.cli._values import uid
 from otelstream.slo._bundled import objectives_path
 
 _EXAMPLES = """\
@@ -63,7 +64,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "otelstream slo rules objectives.yaml -o rules",
     )
     rules.add_argument(
-        "--datasource-uid", default="prometheus", help="of the Grafana-managed alerts (default: %(default)s)"
+        "--datasource-uid", type=uid, default="prometheus", help="of the Grafana-managed alerts (default: %(default)s)"
     )
     dashboards = action(
         "dashboards", "make the Grafana dashboards", "otelstream slo dashboards objectives.yaml -o grafana"
