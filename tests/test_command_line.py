@@ -120,6 +120,15 @@ def test_what_help_shows_is_accepted(fault: str) -> None:
     assert str(read_fault(fault)) == fault.strip()
 
 
+@pytest.mark.parametrize(("given", "body"), [("x", b"x"), ("5", b"5"), ('"a: b"', b"a: b"), ("[]", b"[]")])
+def test_a_text_may_look_like_anything(given: str, body: bytes) -> None:
+    """What a fault takes as text is text, in quotes or without."""
+    from otelstream.cli._fault import read_fault
+    from otelstream.testing._faults import make_plan
+
+    assert make_plan("text_short", read_fault(f"http_error=529,body:{given}"), None).body == body
+
+
 def test_a_name_that_the_terminal_cannot_show(tmp_path: Path) -> None:
     """A folder whose name is no UTF-8 is written to, and shown with what can be shown."""
     import subprocess

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import json
 from argparse import ArgumentTypeError
@@ -52,10 +51,13 @@ def _value(text: str, hint: Any, where: str) -> Any:
     """Return the value as the parameter wants it."""
     kinds = get_args(hint) or (hint,)
     words = [word for kind in kinds for word in (get_args(kind) or (kind,)) if isinstance(word, str)]
-    if text in words or str in kinds:
-        return text
     if text == "null" and type(None) in kinds:
         return None
+    if str in kinds:
+        plain = _json(text)
+        return plain if isinstance(plain, str) else text
+    if text in words:
+        return text
     allowed = [", ".join(words)] if words else []
     if int in kinds:
         # A point may be 0, right before the first; a size may not.
@@ -74,8 +76,14 @@ def _value(text: str, hint: Any, where: str) -> Any:
 
 
 def _headers(text: str, where: str) -> dict[str, str]:
-    with contextlib.suppress(ValueError, RecursionError):
-        found = json.loads(text)
-        if isinstance(found, dict) and all(isinstance(value, str) for value in found.values()):
-            return found
+    found = _json(text)
+    if isinstance(found, dict) and all(isinstance(value, str) for value in found.values()):
+        return found
     raise CommandError(f'{where} is not allowed; use a JSON object such as {{"retry-after": "1"}}')
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
