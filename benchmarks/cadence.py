@@ -14,8 +14,8 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
+from otelstream._core.record.batch import BATCH
 from otelstream._semconv import GAP_BOUNDS
-from otelstream._stream import BATCH
 
 BUCKET = partial(bisect_left, GAP_BOUNDS)
 Design = Callable[[list[float], list[int]], None]

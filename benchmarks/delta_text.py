@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from otelstream.anthropic._protocol import Reading, _fast_text, _learn
+from otelstream._core.record.block import Block
 
 PREFIX = '{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"'
 START = len(PREFIX)
@@ -48,12 +48,12 @@ def split(datas: list[str]) -> str:
     return unescaped("".join(raws))
 
 
-READING = Reading()
-_learn(READING, f'{PREFIX}a"}}}}', "text", "a")
+BLOCK = Block((0, 0), "text")
+BLOCK.learn(f'{PREFIX}a"}}}}', "text", "a")
 
 
 def ours(datas: list[str]) -> str:
-    return _fast_text(READING, datas) or ""
+    return BLOCK.texts(datas) or ""
 
 
 WAYS: dict[str, Callable[[list[str]], str]] = {

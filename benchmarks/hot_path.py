@@ -56,10 +56,10 @@ def readers() -> dict[str, Callable[[list[Any]], Iterator[Any]]]:
     """A plain generator, the floor, and ours with and without the detector of repetition."""
     from opentelemetry import metrics, trace
 
-    from otelstream import _config
-    from otelstream._runtime import Runtime
-    from otelstream.anthropic._protocol import Reading, left_open
-    from otelstream.anthropic._read import read
+    from otelstream._core.process.runtime import Runtime
+    from otelstream._core.process.tap import Attached, read
+    from otelstream._face import config as _config
+    from otelstream.anthropic._grammar import Grammar
 
     clock = time.perf_counter
 
@@ -83,10 +83,10 @@ def readers() -> dict[str, Callable[[list[Any]], Iterator[Any]]]:
         runtime = Runtime(settings, trace.get_tracer("bench"), metrics.get_meter("bench"), None, {})
 
         def reader(source: list[Any]) -> Iterator[Any]:
-            stream = runtime.begin(operation="chat", provider="p", model="m")
-            stream.reading, stream.flush_pending = Reading(), left_open
+            stream = runtime.begin(operation="chat", provider="p", model="m", grammar=Grammar())
+            stream.attached = Attached()
             stream.responded(None)
-            return read(iter(source), stream, None)
+            return read(iter(source), stream, lambda: None)
 
         return reader
 

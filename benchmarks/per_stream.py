@@ -97,10 +97,10 @@ def measure(streams: int, *, sampled: bool, settings: dict[str, Any]) -> tuple[f
     from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
     from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
 
-    from otelstream import _config
-    from otelstream._runtime import Runtime
-    from otelstream.anthropic._protocol import Reading, left_open
-    from otelstream.anthropic._read import read
+    from otelstream._core.process.runtime import Runtime
+    from otelstream._core.process.tap import Attached, read
+    from otelstream._face import config as _config
+    from otelstream.anthropic._grammar import Grammar
 
     tracers = TracerProvider(sampler=ALWAYS_ON if sampled else ALWAYS_OFF)
     # Exported between streams is not a stream's cost: the queue takes all.
@@ -116,12 +116,12 @@ def measure(streams: int, *, sampled: bool, settings: dict[str, Any]) -> tuple[f
     begins, ends, alone = [], [], []
     for _ in range(streams):
         begin = clock()
-        stream = runtime.begin(operation="chat", provider="p", model="m")
-        stream.reading, stream.flush_pending = Reading(), left_open
+        stream = runtime.begin(operation="chat", provider="p", model="m", grammar=Grammar())
+        stream.attached = Attached()
         runtime.attach_span(stream, {"server.address": "provider"})
         stream.responded("req_1")
         begins.append(clock() - begin)
-        reader = read(iter(source), stream, None)
+        reader = read(iter(source), stream, lambda: None)
         for _ in range(len(source) - 1):
             next(reader)
         span = stream.span
@@ -142,7 +142,7 @@ def writes(runtime: Any, stream: Any, tracer: Any) -> Callable[[], None]:
     """What ends `stream` writes, prepared: calling it makes the OpenTelemetry SDK do it again, and nothing else."""
     from opentelemetry import trace
 
-    from otelstream._emit import _span
+    from otelstream._core.emit import span as _span
 
     points: list[tuple[Any, float, dict[str, Any], Any]] = []
     instruments = runtime.metrics._instruments

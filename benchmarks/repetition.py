@@ -16,7 +16,7 @@ from typing import Protocol
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from otelstream._repetition import RepetitionDetector
+from otelstream._core.record.repetition import RepetitionDetector
 
 Loop = tuple[int, int]  # start and period; a period of 0 is a ratio's verdict
 SUFFIXES = ("py", "csv", "tsv", "json", "md", "rst", "txt", "html", "js", "css", "toml", "h", "c", "svg", "")

@@ -7,9 +7,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from otelstream._actions import record_action, record_retraction, record_stop
     from otelstream._errors import ConfigurationError, OtelstreamError, ToolWithheld, UnsupportedVersionError
-    from otelstream._instrumentor import (
+    from otelstream._face.actions import record_action, record_retraction, record_stop
+    from otelstream._face.instrumentor import (
         OtelStreamInstrumentor,
         current_stream,
         get_stream,
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
         open_streams,
         uninstrument,
     )
-    from otelstream._tools import tool, tool_call
-    from otelstream._turn import turn
+    from otelstream._face.tools import tool, tool_call
+    from otelstream._face.turns import turn
 
 __all__ = [
     "ConfigurationError",
@@ -45,17 +45,17 @@ __all__ = [
 
 # Imported on first use: every pytest run of an environment that has the plugin imports this package.
 _MODULES = {
-    "_actions": {"record_action", "record_retraction", "record_stop"},
+    "_face.actions": {"record_action", "record_retraction", "record_stop"},
     "_errors": {"ConfigurationError", "OtelstreamError", "ToolWithheld", "UnsupportedVersionError"},
-    "_tools": {"tool", "tool_call"},
-    "_turn": {"turn"},
+    "_face.tools": {"tool", "tool_call"},
+    "_face.turns": {"turn"},
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = next((module for module, names in _MODULES.items() if name in names), "_instrumentor")
+    module = next((module for module, names in _MODULES.items() if name in names), "_face.instrumentor")
     value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
     globals()[name] = value
     return value

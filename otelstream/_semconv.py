@@ -36,6 +36,7 @@ BlockKind = Literal["text", "thinking", "tool_input", "other"]
 FirstTokenKind = Literal["text", "tool_input"]
 CacheUse = Literal["read", "write", "none"]
 StreamState = Literal["waiting_headers", "waiting_token", "flowing", "stalled"]
+DropEffect = Literal["at_once", "gc", "never"]  # when the connection closes of a stream that is dropped
 StallSource = Literal["provider", "server_tool", "consumer", "own_tool", "event_loop", "unknown"]
 Trigger = Literal[
     "app_close",
@@ -170,6 +171,7 @@ TOOL_CALL_BYTES: Final = "otelstream.tool_call.bytes"
 TOOL_CALL_INPUT: Final = "otelstream.tool_call.input"
 TOOL_CALL_PAUSE: Final = "otelstream.tool_call.pause"
 TOOL_CALL_PREAMBLE: Final = "otelstream.tool_call.preamble"
+TOOL_CALL_READY_EVIDENCE: Final = "otelstream.tool_call.ready.evidence"
 TOOL_CALL_EFFECT: Final = "otelstream.tool_call.effect"
 TOOL_CALL_STATE: Final = "otelstream.tool_call.state"
 TOOL_CALL_SINCE_READY: Final = "otelstream.tool_call.since_ready"
@@ -231,7 +233,15 @@ EVENTS: Final[tuple[Event, ...]] = (
     Event(
         EVENT_TOOL_READY,
         "a tool call's input block ended: the only safe point to run it",
-        (TOOL_NAME, TOOL_CALL_ID, TOOL_CALL_BYTES, TOOL_CALL_INPUT, TOOL_CALL_PAUSE, TOOL_CALL_PREAMBLE),
+        (
+            TOOL_NAME,
+            TOOL_CALL_ID,
+            TOOL_CALL_BYTES,
+            TOOL_CALL_INPUT,
+            TOOL_CALL_PAUSE,
+            TOOL_CALL_PREAMBLE,
+            TOOL_CALL_READY_EVIDENCE,
+        ),
     ),
     Event(
         EVENT_TOOL_DISPATCHED,

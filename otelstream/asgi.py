@@ -8,15 +8,14 @@ import inspect
 from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
 from time import perf_counter as clock
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from otelstream import _cancel, _turn
 from otelstream import _semconv as s
+from otelstream._core.process.stopping import stop
+from otelstream._core.record.stream import StreamObservation
+from otelstream._core.turns import turn as turns
 from otelstream._errors import ConfigurationError
 from otelstream._trouble import trouble
-
-if TYPE_CHECKING:
-    from otelstream._stream import StreamObservation
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -42,7 +41,7 @@ class StreamHopMiddleware:
             return
         hop = _Hop(receive, send, body_read=_bodiless(scope))
         try:
-            with _turn.serving(hop.request):
+            with turns.serving(hop.request):
                 await self.app(scope, hop.receive, hop.send)
         except BaseException:
             hop.broken = True
@@ -74,7 +73,7 @@ def _bodiless(scope: MutableMapping[str, Any]) -> bool:
     return b"content-length" in headers or scope.get("method") in ("GET", "HEAD")
 
 
-class _Request(_turn.Request):
+class _Request(turns.Request):
     """The holder of one served request's turn, which knows the streams that were begun in it."""
 
     __slots__ = ("_begun", "streams")
@@ -82,7 +81,7 @@ class _Request(_turn.Request):
     def __init__(self, begun: Callable[[], object]) -> None:
         super().__init__()
         self._begun = begun
-        self.streams: deque[StreamObservation] = deque(maxlen=_turn.MAX_STREAMS)
+        self.streams: deque[StreamObservation] = deque(maxlen=turns.MAX_STREAMS)
 
     def begun(self, stream: StreamObservation) -> None:
         self.streams.append(stream)
@@ -198,8 +197,8 @@ class _Hop:
         self._gone = True
         now = self._last = clock()
         for turn in {id(stream.turn): stream.turn for stream in self.request.streams}.values():
-            if turn is not None:
-                _cancel.stop(turn, "client_disconnect", now)
+            if isinstance(turn, turns.Turn):
+                stop(turn, "client_disconnect", now)
 
     # --- the end ------------------------------------------------------------------------------------------
 

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The public types, for annotations."""
 
-from otelstream._call import ToolCall
-from otelstream._cancel import Ledger
+from otelstream._core.record.call import ToolCall
+from otelstream._core.record.cancel import Ledger
+from otelstream._face.turns import Turn
+from otelstream._face.view import StreamView
 from otelstream._semconv import (
     CancelAt,
     DispatchPhase,
@@ -18,8 +20,6 @@ from otelstream._semconv import (
     ToolState,
     Trigger,
 )
-from otelstream._turn import Turn
-from otelstream._view import StreamView
 
 __all__ = [
     "CancelAt",

@@ -124,7 +124,7 @@ def test_what_help_shows_is_accepted(fault: str) -> None:
 def test_a_text_may_look_like_anything(given: str, body: bytes) -> None:
     """What a fault takes as text is text, in quotes or without."""
     from otelstream.cli._fault import read_fault
-    from otelstream.testing._faults import make_plan
+    from otelstream.testing._orders import make_plan
 
     assert make_plan("text_short", read_fault(f"http_error=529,body:{given}"), None).body == body
 

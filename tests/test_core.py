@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from math import prod
 from typing import Any
@@ -12,73 +11,15 @@ import pytest
 from matrix.telemetry import Telemetry
 from opentelemetry._logs import get_logger
 from opentelemetry.trace import StatusCode
+from toy import Grammar, Parrot, observe
 
-from otelstream import _config, _runtime
 from otelstream import _semconv as s
-from otelstream._ending import CUT_SHORT, cancelled, failed
-from otelstream._runtime import Runtime
-from otelstream._stream import StreamObservation, ToolCall, clock
-
-REASONS = {"done": "stop", "full": "length", "no": "content_filter", "call": "tool_calls"}
-
-
-class Parrot:
-    """A provider that speaks lines of JSON: a word each, calls of tools, and how it ends. All of its adapter."""
-
-    def __init__(self, runtime: Runtime, lines: list[dict[str, Any]]) -> None:
-        self.lines = lines
-        self.stream = runtime.begin(operation="chat", provider="parrot", model="grey-1")
-        runtime.attach_span(self.stream, {})
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        stream = self.stream
-        stream.attempt()
-        stream.responded("parrot-1")
-        last = clock()
-        for line in self.lines:
-            at = stream.last = clock()
-            stream.usage.update(line.get("usage", {}))
-            if "word" in line:
-                self._chunk("text", line["word"], at, at - last)
-                last = at
-            elif "tool" in line:
-                stream.block_started("tool_input")
-                call = ToolCall(line["tool"], "call-1")
-                stream.tool_opened(call)
-                self._chunk("tool_input", line["input"], at, at - last)
-                call.size, call.input = len(line["input"]), "valid" if _valid(line["input"]) else "invalid"
-                stream.tool_ready(call, at)
-                stream.block_ended(at)
-            elif "error" in line:
-                stream.end(failed("provider_error", line["error"]), at)
-                raise RuntimeError(line["error"])
-            elif "end" in line:
-                stream.finish(REASONS[line["end"]], line["end"], at)
-                stream.terminal(at)
-            yield line
-        stream.end(CUT_SHORT)
-
-    def _chunk(self, kind: s.FirstTokenKind, text: str, at: float, gap: float) -> None:
-        stream = self.stream
-        if stream.active_block is None:
-            stream.block_started(kind)
-        first = stream.first_chunk_at is None
-        if first:
-            stream.first_chunk(kind, at)
-            stream.first_token(kind, at)
-        stream.add_chunks(kind, [] if first else [gap], gap, 1, len(text), at)
-        stream.repeats(kind, text, at)
-
-    def close(self) -> None:
-        self.stream.end(cancelled("app_close"), clock())
-
-
-def _valid(text: str) -> bool:
-    try:
-        json.loads(text)
-    except ValueError:
-        return False
-    return True
+from otelstream._core.process import runtime as _runtime
+from otelstream._core.process.closing import end
+from otelstream._core.process.runtime import Runtime
+from otelstream._core.record.ending import cancelled, failed
+from otelstream._core.record.stream import StreamObservation
+from otelstream._face import config as _config
 
 
 @pytest.fixture
@@ -97,21 +38,40 @@ def runtime(telemetry: Telemetry) -> Iterator[Runtime]:
 
 
 WORDS = [{"word": word} for word in ("polly ", "wants ", "a ", "cracker")]
-CALL = {"tool": "get_cracker", "input": '{"size": 2}'}
-STORIES: dict[str, tuple[list[dict[str, Any]], tuple[str, str, str]]] = {
+
+
+def call(index: int, arguments: str, *, pieces: int = 2) -> list[dict[str, Any]]:
+    """The lines of one tool call, its input cut in pieces."""
+    size = -(-len(arguments) // pieces)
+    parts = [arguments[at : at + size] for at in range(0, len(arguments), size)]
+    named = {"calls": [{"index": index, "id": f"call-{index}", "name": "get_cracker", "arguments": ""}]}
+    return [named, *({"calls": [{"index": index, "arguments": part}]} for part in parts)]
+
+
+FIRST, SECOND = call(0, '{"size": 2}'), call(1, '{"size": 30}', pieces=3)
+INTERLEAVED = [FIRST[0], FIRST[1], SECOND[0], SECOND[1], FIRST[2], SECOND[2], SECOND[3]]
+STORIES: dict[str, tuple[list[Any], tuple[str, str, str]]] = {
     "done": ([*WORDS, {"end": "done"}], ("completed", "finished", "none")),
+    "usage follows": ([*WORDS, {"end": "done"}, {"usage": {s.OUTPUT_TOKENS: 4}}], ("completed", "finished", "none")),
     "full": ([*WORDS, {"end": "full"}], ("truncated", "finished", "none")),
     "no": ([*WORDS, {"end": "no"}], ("refused", "finished", "content_filter")),
-    "call": ([*WORDS, CALL, {"end": "call"}], ("completed", "finished", "none")),
-    "bad call": (
-        [*WORDS, {**CALL, "input": '{"size":'}, {"end": "call"}],
-        ("completed", "finished", "malformed_tool_call"),
-    ),
+    "call": ([*WORDS, *FIRST, {"end": "call"}], ("completed", "finished", "none")),
+    "interleaved": ([*WORDS, *INTERLEAVED, {"end": "call"}], ("completed", "finished", "none")),
+    "bad call": ([*WORDS, *FIRST[:2], {"end": "call"}], ("completed", "finished", "malformed_tool_call")),
+    "call cut": ([*WORDS, *FIRST[:2], {"end": "full"}], ("truncated", "finished", "tool_call_cut_off")),
     "error": ([*WORDS, {"error": "molting"}], ("failed", "mid_stream", "provider_error")),
+    "gone": ([*WORDS, OSError("reset")], ("failed", "mid_stream", "connection_lost")),
     "short": ([*WORDS], ("failed", "mid_stream", "cut_short")),
     "silent": ([], ("failed", "before_first_token", "cut_short")),
     "loop": ([{"word": "polly wants it. "}] * 100 + [{"end": "full"}], ("truncated", "finished", "repetition")),
 }
+
+
+def play(runtime: Runtime, lines: list[Any], **how: Any) -> list[Any]:
+    """What the application gets of an observed parrot."""
+    parrot = Parrot(lines)
+    observe(runtime, parrot, **how)
+    return list(parrot.talk("grey-1"))
 
 
 @pytest.mark.parametrize("story", STORIES)
@@ -120,34 +80,101 @@ def test_another_provider(telemetry: Telemetry, runtime: Runtime, story: str) ->
     lines, (outcome, phase, fault) = STORIES[story]
 
     try:
-        list(Parrot(runtime, lines))
-    except RuntimeError:
-        assert story == "error"
+        assert play(runtime, lines) == lines
+    except (RuntimeError, OSError):
+        assert story in ("error", "gone")
 
     (span,) = telemetry.spans()
     has = dict(span.attributes or {})
     assert (has[s.OUTCOME], has[s.PHASE], has[s.FAULT]) == (outcome, phase, fault)
     assert has[s.PROVIDER] == "parrot"
-    assert has[s.CHUNKS] == sum("word" in line or "tool" in line for line in lines)
+    assert has[s.CHUNKS] == sum(_is_chunk(line) for line in lines)
     assert span.status.status_code is (StatusCode.ERROR if outcome == "failed" else StatusCode.UNSET)
     points = telemetry.points()
     assert sum(points[s.STREAMS.name].values()) == 1
     assert {dict(labels)[s.PROVIDER] for labels in points[s.STREAMS.name]} == {"parrot"}
 
 
-def test_another_provider_is_left(telemetry: Telemetry, runtime: Runtime) -> None:
-    """Control flow decides where the protocol has not; the first verdict stays."""
-    parrot = Parrot(runtime, [*WORDS, {"end": "done"}])
+def _is_chunk(line: Any) -> bool:
+    return isinstance(line, dict) and ("word" in line or any(part["arguments"] for part in line.get("calls", ())))
 
-    words = iter(parrot)
+
+def test_another_provider_is_left(telemetry: Telemetry, runtime: Runtime) -> None:
+    """Control flow decides where the protocol has not; one without a close of its own is left with its generator."""
+    parrot = Parrot([*WORDS, {"end": "done"}])
+    observe(runtime, parrot)
+
+    words = parrot.talk("grey-1")
     next(words)
-    parrot.close()
-    list(words)
+    words.close()
 
     (span,) = telemetry.spans()
     has = dict(span.attributes or {})
-    assert (has[s.OUTCOME], has[s.CANCEL_TRIGGER]) == ("cancelled", "app_close")
+    assert (has[s.OUTCOME], has[s.CANCEL_TRIGGER], has[s.CANCEL_PROPAGATION]) == (
+        "cancelled", "generator_close", "closed",
+    )  # fmt: skip
     assert sum(telemetry.points()[s.STREAMS.name].values()) == 1
+
+
+def test_another_provider_starts_lazily(telemetry: Telemetry, runtime: Runtime) -> None:
+    """A call whose request leaves with the first `next` begins there; one that is never read is no stream."""
+    parrot = Parrot([*WORDS, {"end": "done"}])
+    take_off = observe(runtime, parrot)
+
+    unread = parrot.talk("grey-1")
+    assert (parrot.requests, list(runtime.open_streams())) == (0, [])
+    del unread
+    list(parrot.talk("grey-1"))
+    take_off()
+    list(parrot.talk("grey-1"))
+
+    assert parrot.requests == 2
+    assert len(telemetry.spans()) == 1
+
+
+def test_interleaved_calls_are_kept_apart(telemetry: Telemetry, runtime: Runtime) -> None:
+    """Calls whose pieces alternate are whole, each by its index; one taken for ready goes on and is ready later."""
+    records: list[StreamObservation] = []
+    runtime.stream_ended = [records.append]
+
+    play(runtime, [*WORDS, *INTERLEAVED, {"end": "call"}])
+
+    first, second = records[0].tool_calls
+    assert [(c.id, c.size, c.input, c.inferred) for c in (first, second)] == [
+        ("call-0", 11, "valid", True),
+        ("call-1", 12, "valid", True),
+    ]
+    (span,) = telemetry.spans()
+    ready = [event.attributes or {} for event in span.events if event.name == s.EVENT_TOOL_READY]
+    assert [event[s.TOOL_CALL_READY_EVIDENCE] for event in ready] == ["inferred", "inferred"]
+
+
+def test_a_call_that_goes_on_is_not_ready(telemetry: Telemetry, runtime: Runtime) -> None:
+    """Readiness that was inferred is taken back by more of the input: a cut leaves that call unfinished."""
+    records: list[StreamObservation] = []
+    runtime.stream_ended = [records.append]
+
+    play(runtime, [*WORDS, *INTERLEAVED[:5]])
+
+    assert [(c.id, c.ready is None, c.input) for c in records[0].tool_calls] == [
+        ("call-0", True, "incomplete"),
+        ("call-1", True, "incomplete"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ends", "outcome"),
+    [(("done", "done"), "completed"), (("done", "full"), "truncated"), (("full", "no"), "truncated"),
+     (("no", "done"), "refused"), (("done", None), "failed")],
+)  # fmt: skip
+def test_several_choices(telemetry: Telemetry, runtime: Runtime, ends: tuple[str | None, ...], outcome: str) -> None:
+    """A stream of several choices has finished when each has its reason; it is truncated if any was."""
+    lines = [*WORDS, *({"end": end, "choice": choice} for choice, end in enumerate(ends) if end)]
+
+    play(runtime, lines, choices=2)
+
+    (span,) = telemetry.spans()
+    assert (span.attributes or {})[s.OUTCOME] == outcome
 
 
 def test_cardinality() -> None:
@@ -165,8 +192,8 @@ def test_cardinality() -> None:
 def test_cardinality_holds_as_recorded(telemetry: Telemetry, runtime: Runtime) -> None:
     """Models and error types without end fold into `_OTHER`, and no point into the SDK's overflow."""
     for number in range(120):
-        stream = runtime.begin(operation="chat", provider="parrot", model=f"model-{number}")
-        stream.end(failed("provider_error", f"error-{number}"))
+        stream = runtime.begin(operation="chat", provider="parrot", model=f"model-{number}", grammar=Grammar())
+        end(stream, failed("provider_error", f"error-{number}"))
 
     points = telemetry.points()
     for name, sets in points.items():
@@ -183,7 +210,7 @@ def test_cardinality_holds_as_recorded(telemetry: Telemetry, runtime: Runtime) -
 
 def test_zeros(telemetry: Telemetry, runtime: Runtime) -> None:
     """When the first request of a model is issued, every verdict of every objective is there as an exported zero."""
-    stream = runtime.begin(operation="chat", provider="parrot", model="grey-1")
+    stream = runtime.begin(operation="chat", provider="parrot", model="grey-1", grammar=Grammar())
 
     verdicts = telemetry.values(s.OBJECTIVE_STREAMS.name)
     active = telemetry.values(s.STREAM_ACTIVE.name)
@@ -199,12 +226,12 @@ def test_zeros(telemetry: Telemetry, runtime: Runtime) -> None:
         "flowing": 0,
         "stalled": 0,
     }
-    stream.end(cancelled("app_close"))
+    end(stream, cancelled("app_close"))
 
 
 def test_zeros_of_named_models(telemetry: Telemetry) -> None:
     """Models that an objective names have their zeros before any request."""
-    from otelstream._objectives import Objective, Objectives
+    from otelstream._core.record.objectives import Objective, Objectives
 
     objectives = Objectives((Objective("fast", "first_token", 0.95, 1.0, models=("a", "b"), routes=("chat",)),))
     settings = _config.load({"objectives": objectives}, {})
@@ -214,6 +241,7 @@ def test_zeros_of_named_models(telemetry: Telemetry) -> None:
         telemetry.meter_provider.get_meter(s.SCOPE),
         get_logger(s.SCOPE),
         {},
+        ["parrot"],
     )
 
     verdicts = telemetry.values(s.OBJECTIVE_STREAMS.name)
@@ -245,10 +273,9 @@ def test_value_types(telemetry: Telemetry, runtime: Runtime) -> None:
     used = {s.OUTPUT_TOKENS: 40, s.INPUT_TOKENS: 3}
     for lines, _ in STORIES.values():
         try:
-            list(Parrot(runtime, [*lines[:-1], *({**line, "usage": used} for line in lines[-1:])]))
-        except RuntimeError:
+            play(runtime, [*lines, {"usage": used}] if {"end": "done"} in lines else lines)
+        except (RuntimeError, OSError):
             continue
-    Parrot(runtime, [*WORDS]).close()
 
     seen: dict[str, set[type]] = {}
     for span in telemetry.spans():
@@ -269,11 +296,11 @@ def test_value_types(telemetry: Telemetry, runtime: Runtime) -> None:
 
 def test_first_end_wins(telemetry: Telemetry, runtime: Runtime) -> None:
     """However often a stream's end is told, it has one record, of the first."""
-    stream = StreamObservation(runtime, operation="chat", provider="parrot", model="grey-1")
+    stream = StreamObservation(runtime, operation="chat", provider="parrot", model="grey-1", grammar=Grammar())
 
-    stream.end(failed("connection_lost", "connection_error"))
-    stream.end(cancelled("app_close"))
-    stream.terminal(clock())
+    end(stream, failed("connection_lost", "connection_error"))
+    end(stream, cancelled("app_close"))
+    end(stream, stream.by_finish())
 
     assert (stream.outcome, stream.fault) == ("failed", "connection_lost")
     assert sum(telemetry.points()[s.STREAMS.name].values()) == 1

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from opentelemetry import metrics, trace
 
-from otelstream import _config
-from otelstream._runtime import Runtime
-from otelstream._stream import StreamObservation
-from otelstream.anthropic._protocol import Reading, left_open
-from otelstream.anthropic._read import read
+from otelstream._core.process.runtime import Runtime
+from otelstream._core.process.tap import Attached, read
+from otelstream._core.record.stream import StreamObservation
+from otelstream._face import config as _config
+from otelstream.anthropic._grammar import Grammar
 
 RUNTIME = Runtime(_config.load({}, {}), trace.get_tracer("test"), metrics.get_meter("test"), None, {})
 
@@ -43,10 +43,10 @@ def answer(chunks: int, text: str = "word{} ") -> Iterator[Sse]:
 
 
 def observed(source: Iterator[Sse]) -> tuple[StreamObservation, Iterator[Any]]:
-    stream = RUNTIME.begin(operation="chat", provider="p", model="m")
-    stream.reading, stream.flush_pending = Reading(), left_open
+    stream = RUNTIME.begin(operation="chat", provider="p", model="m", grammar=Grammar())
+    stream.attached = Attached()
     stream.responded(None)
-    return stream, read(source, stream, None)
+    return stream, read(source, stream, lambda: None)
 
 
 def calls_in(chunks: int) -> int:

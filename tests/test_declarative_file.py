@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from otelstream import _config
+from otelstream._face import config as _config
 
 HEAD = "instrumentation/development:\n  python:\n    otelstream:\n      stall_threshold: 7\n"
 

@@ -13,10 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry import metrics, trace
 
-from otelstream import _config
-from otelstream._runtime import Runtime
-from otelstream._stream import StreamObservation
-from otelstream.anthropic import _protocol
+from otelstream._core.process.runtime import Runtime
+from otelstream._core.record import batch
+from otelstream._core.record.block import Block
+from otelstream._core.record.stream import StreamObservation
+from otelstream._face import config as _config
+from otelstream.anthropic._grammar import Grammar
 
 KINDS = {"text": "text_delta", "thinking": "thinking_delta", "partial_json": "input_json_delta"}
 DELTA = '{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"%s"}%s}'
@@ -29,21 +31,20 @@ class Listening(StreamObservation):
 
     __slots__ = ("heard",)
 
-    def repeats(self, kind: Any, text: str, at: float) -> bool:
+    def repeats(self, block: Block, text: str, at: float) -> bool:
         self.heard.append(text)
         return False
 
 
 def heard(datas: list[str], size: int = 48) -> tuple[str, int]:
     """The text and the number of chunks that the adapter makes of deltas, summed in batches of `size`."""
-    stream = Listening(RUNTIME, operation="chat", provider="p", model="m")
+    stream = Listening(RUNTIME, operation="chat", provider="p", model="m", grammar=Grammar())
     stream.heard = []
-    stream.reading = _protocol.Reading()
-    stream.reading.open("text", visible=True)
+    stream.block_opened(Block((0, 0), "text", visible=True))
     for at in range(0, len(datas), size):
         stream.datas.extend(datas[at : at + size])
         stream.waits.extend([0.01] * len(datas[at : at + size]))
-        _protocol.flush(stream, stream.started + at)
+        batch.flush(stream, stream.started + at)
     return "".join(stream.heard), stream.chunks
 
 
@@ -145,10 +146,10 @@ def test_deltas_that_look_alike_are_not_parsed(monkeypatch: pytest.MonkeyPatch) 
     """Whatever their padding, deltas after the first cost no parsing."""
     stream_first = DELTA % ("first ", "")
     datas = [DELTA % (f"word {n} ", " " * (n % 7)) for n in range(96)]
-    slow = _protocol._slow_texts
+    slow = batch._one_by_one
     calls: list[int] = []
     monkeypatch.setattr(
-        _protocol, "_slow_texts", lambda stream, batch, gaps: calls.append(len(batch)) or slow(stream, batch, gaps)
+        batch, "_one_by_one", lambda stream, datas, gaps, at: calls.append(len(datas)) or slow(stream, datas, gaps, at)
     )
 
     heard([stream_first], 1)

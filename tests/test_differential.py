@@ -27,9 +27,9 @@ from opentelemetry.sdk.trace import TracerProvider
 from shapes import ASK, ASYNC, SYNC, WHOLE, How, Reply, Tape, arun, clients, gzipped, httpx, run
 
 import otelstream
-from otelstream import _turn
-from otelstream._stream import StreamObservation
-from otelstream.anthropic._patch import Token
+from otelstream._core.record.stream import StreamObservation
+from otelstream._core.turns import turn as _turn
+from otelstream._stainless.sdk import Token
 from otelstream.testing import ProviderSimulator, Schedule, Script
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -171,7 +171,7 @@ def garbage(way: str, how: How, native: bool) -> list[str]:
         loop.run_until_complete(loop.shutdown_default_executor())  # where the SDK looks for the platform
         loop.close()
         gc.collect()
-        _turn.forget()  # turns are kept on purpose, some of them, to be found by their trace
+        _turn.restart()  # turns are kept on purpose, some of them, to be found by their trace
 
 
 @pytest.mark.parametrize("how", ["read", "break", "raise", "drop"])

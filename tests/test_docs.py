@@ -23,7 +23,8 @@ import anthropic
 import pytest
 
 import otelstream
-from otelstream import _instrumentor, cli
+from otelstream import cli
+from otelstream._face import instrumentor as _instrumentor
 from otelstream.testing import ProviderSimulator
 
 ROOT = Path(__file__).parent.parent
@@ -223,7 +224,7 @@ def test_the_table_of_telemetry_is_generated() -> None:
 
 def test_the_settings_are_listed() -> None:
     """The table of settings names each with the default that it has."""
-    from otelstream._config import Settings
+    from otelstream._face.config import Settings
 
     text = (ROOT / "docs" / "getting-started.md").read_text(encoding="utf-8")
     rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \|", text, re.MULTILINE))

@@ -214,7 +214,7 @@ def test_trouble_is_logged_without_its_text(sink: Sink, caplog: pytest.LogCaptur
 
 @pytest.fixture(autouse=True)
 def no_callbacks() -> Iterator[None]:
-    from otelstream import _instrumentor
+    from otelstream._face import instrumentor as _instrumentor
 
     before = list(_instrumentor._ended)
     yield

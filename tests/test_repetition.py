@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from otelstream._repetition import Repetition, RepetitionDetector
+from otelstream._core.record.repetition import Repetition, RepetitionDetector
 
 PERIODS = sorted({*range(1, 20), 31, 32, 63, 64, 127, 133, 134, 135, 255, 256, 257, 511, 512, 513, 1_000,
                   1_022, 1_023, 1_024, 1_025, 1_365, 1_998, 1_999, 2_000, *range(40, 2_000, 29)})  # fmt: skip

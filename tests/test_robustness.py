@@ -28,13 +28,18 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from shapes import ASK, Reply, Tape, clients, run, stream_events
 
 import otelstream
-from otelstream import _ending, _trouble
 from otelstream import _semconv as s
-from otelstream._config import Settings
-from otelstream._runtime import Runtime
-from otelstream._stream import ToolCall, clock
-from otelstream._view import StreamView
-from otelstream.anthropic import _protocol
+from otelstream import _trouble
+from otelstream._core.process.closing import end
+from otelstream._core.process.runtime import Runtime
+from otelstream._core.process.tap import structural
+from otelstream._core.record import batch, intake
+from otelstream._core.record import ending as _ending
+from otelstream._core.record.facts import WholeTool
+from otelstream._core.record.settings import Settings
+from otelstream._core.record.stream import clock
+from otelstream._face.view import StreamView
+from otelstream.anthropic._grammar import Grammar
 from otelstream.testing import ProviderSimulator, Script
 
 TEXT = [event.frame for event in Script().text("Calm seas, then wind.").finished().events]
@@ -108,9 +113,7 @@ class Observation(RuleBasedStateMachine):
         meter = MeterProvider([self.reader]).get_meter("otelstream")
         self.runtime = Runtime(chosen, tracers.get_tracer("otelstream"), meter, None, {})
         self.runtime.stream_ended = [self.records.append]
-        self.stream = self.runtime.begin(operation="chat", provider="anthropic", model="m")
-        self.stream.reading = _protocol.Reading()
-        self.stream.flush_pending = _protocol.left_open
+        self.stream = self.runtime.begin(operation="chat", provider="anthropic", model="m", grammar=Grammar())
         self.runtime.attach_span(self.stream, {})
         self.ended = False
 
@@ -185,7 +188,7 @@ class Observation(RuleBasedStateMachine):
 
     @rule(ending=st.sampled_from(ENDINGS), stamped=st.booleans())
     def end(self, ending: _ending.Ending, stamped: bool) -> None:
-        self.stream.end(ending, clock() if stamped else None)
+        end(self.stream, ending, clock() if stamped else None)
         self.ended = True
 
     @rule()
@@ -200,10 +203,11 @@ class Observation(RuleBasedStateMachine):
 
     @rule()
     def tool_ready(self) -> None:
-        self.stream.tool_ready(ToolCall("n", "t"), clock())
+        intake.take(self.stream, WholeTool((0, 0), "n", "t", "{}"), "", clock())
 
     def _event(self, name: str | None, data: str) -> None:
-        _protocol.event(self.stream, name, data, clock(), 0.001)
+        now = clock()
+        structural(self.stream, name, data, now, now - 0.001, now)
         self.ended = self.ended or self.stream.ending is not None
 
     def _raw(self, datas: list[str], summed: bool) -> None:
@@ -211,7 +215,7 @@ class Observation(RuleBasedStateMachine):
             self.stream.waits.append(0.001)
             self.stream.datas.append(data)
         if summed:
-            _protocol.flush(self.stream, clock())
+            batch.flush(self.stream, clock())
 
     @invariant()
     def one_record(self) -> None:
@@ -230,7 +234,7 @@ class Observation(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if hasattr(self, "stream"):
-            self.stream.end(_ending.abandoned("shutdown"))
+            end(self.stream, _ending.abandoned("shutdown"))
             assert len(self.records) == 1
             _, total = counted(self.reader)
             assert total == 1
@@ -263,15 +267,14 @@ def test_ends_that_race(threads: int) -> None:
     runtime = Runtime(Settings(), tracer, meter, None, {})
     runtime.stream_ended = [records.append]
     for _ in range(200):
-        stream = runtime.begin(operation="chat", provider="anthropic", model="m")
-        stream.reading = _protocol.Reading()
+        stream = runtime.begin(operation="chat", provider="anthropic", model="m", grammar=Grammar())
         barrier = threading.Barrier(threads)
 
-        def end(stream: Any = stream, barrier: threading.Barrier = barrier, n: int = 0) -> None:
+        def race(stream: Any = stream, barrier: threading.Barrier = barrier, n: int = 0) -> None:
             barrier.wait()
-            stream.end(ENDINGS[n % len(ENDINGS)])
+            end(stream, ENDINGS[n % len(ENDINGS)])
 
-        running = [threading.Thread(target=end, kwargs={"n": n}) for n in range(threads)]
+        running = [threading.Thread(target=race, kwargs={"n": n}) for n in range(threads)]
         for thread in running:
             thread.start()
         for thread in running:
@@ -380,12 +383,12 @@ def test_a_logging_handler_that_raises() -> None:
         logging.getLogger("otelstream").removeHandler(handler)
 
 
-@pytest.mark.parametrize("part", ["metrics", "span", "settle", "runtime"])
+@pytest.mark.parametrize("part", ["metrics", "span", "verdict", "runtime"])
 def test_a_bug_of_ours(part: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """Were there a bug in us, it would be one log line: the stream goes on as without us."""
-    from otelstream._emit import _span
-    from otelstream._emit._metrics import Metrics
-    from otelstream._stream import StreamObservation
+    from otelstream._core.emit import span as _span
+    from otelstream._core.emit.metrics import Metrics
+    from otelstream._core.process import closing
 
     def bug(*_: Any, **__: Any) -> Any:
         raise ZeroDivisionError("a bug")
@@ -394,7 +397,7 @@ def test_a_bug_of_ours(part: str, monkeypatch: pytest.MonkeyPatch, caplog: pytes
     target: tuple[Any, str] = {
         "metrics": (Metrics, "ended"),
         "span": (_span, "summary"),
-        "settle": (StreamObservation, "_settle"),
+        "verdict": (closing, "with_protocol"),
         "runtime": (Runtime, "begin"),
     }[part]
     monkeypatch.setattr(*target, bug)

@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-from otelstream._objectives_file._fields import schema
-from otelstream._objectives_file._parse import load, load_config, parse
-from otelstream._objectives_file._problems import ObjectivesError
-from otelstream._objectives_file._promises import (
+from otelstream._objectives_file.check import load, load_config, parse
+from otelstream._objectives_file.fields import schema
+from otelstream._objectives_file.problems import ObjectivesError
+from otelstream._objectives_file.promises import (
     DAY,
     BurnRate,
     Promise,
@@ -14,7 +14,7 @@ from otelstream._objectives_file._promises import (
     SloConfig,
     Symptom,
 )
-from otelstream._objectives_file._text import duration, number, percent, spoken
+from otelstream._objectives_file.text import duration, number, percent, spoken
 
 __all__ = [
     "DAY",

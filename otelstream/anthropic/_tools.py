@@ -8,13 +8,13 @@ from contextlib import nullcontext
 from time import perf_counter as clock
 from typing import Any
 
-from otelstream import _processor
-from otelstream._call import hash_of
-from otelstream._registry import declared, registry, serving
-from otelstream._toolrun import Run
+from otelstream._core.record.call import hash_of
+from otelstream._core.tools.registry import declared, registry, serving
+from otelstream._core.tools.run import Run
+from otelstream._core.tools.spans import told_elsewhere
 from otelstream._trouble import trouble
-from otelstream.anthropic._native import SCOPE
 
+SCOPE = "com.anthropic.sdk.python"  # of the spans that the SDK makes of itself
 Wrap = Callable[[Any, str, Callable[..., Any]], None]
 
 
@@ -30,7 +30,7 @@ def attach(wrap: Wrap) -> None:
         from anthropic.lib.tools import _beta_runner as runner
     except ImportError:
         return
-    _processor.told_elsewhere.add(SCOPE)
+    told_elsewhere.add(SCOPE)
     for owner, name, wrapper in (
         ("BaseSyncToolRunner", "_run_tool", _run),
         ("BaseSyncToolRunner", "_run_toolset_member", _run),
@@ -139,7 +139,7 @@ def _is_held(wrapped: Any, calls: Any, args: Any, kwargs: Any) -> Any:
             calls.hold(block)
             call = registry.by_id(block.id)
             if call is not None and call.dispatched_at is None:
-                call.held = True
+                call.gated = True
     except Exception:
         trouble("deferring a tool call")
     return wrapped(*args, **kwargs)

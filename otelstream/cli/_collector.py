@@ -6,10 +6,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from otelstream import _collector
-from otelstream._objectives import Objectives
+from otelstream._core.record.objectives import Objectives
 from otelstream.cli import CommandError
 from otelstream.cli._values import shown
+from otelstream.collector import _files as _collector
 
 _EXAMPLE = """\
 examples:

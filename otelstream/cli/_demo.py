@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from otelstream.demo._stories import Story
     from otelstream.view._record import SpanRecord
     from otelstream.view._session import PageFile
-    from otelstream.view._timeline import Row
+    from otelstream.view._turns import Row
 
 _FRAME = 0.1  # seconds between two redraws on a terminal
 _LIMIT = 60.0  # seconds after which a story that has no span is drawn without
@@ -84,6 +84,7 @@ class Demo:
         from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
         import otelstream
+        from otelstream.demo._play import client_of
         from otelstream.testing import ProviderSimulator
         from otelstream.view._sink import ViewExporter
 
@@ -93,6 +94,7 @@ class Demo:
         self.stage: Stage | None = None
         self._records: dict[str, list[SpanRecord]] = {}
         self._begun: dict[int, float] = {}
+        self._rounds = 0
         provider = TracerProvider()
         provider.add_span_processor(SimpleSpanProcessor(ViewExporter(self._receive)))
         # The SDK's own span comes from the global provider; in this process that is nobody else's.
@@ -100,7 +102,8 @@ class Demo:
         otelstream.instrument(
             tracer_provider=provider, meter_provider=meters, stall_threshold=2.0 / speed, view="off", events="span"
         )
-        self.sim = ProviderSimulator().start()
+        self.sim = ProviderSimulator(log_limit=0).start()  # nobody reads what was on the wire
+        self._client = client_of(self.sim)
         if pairs:
             from otelstream.demo._pairs import Stage
 
@@ -114,26 +117,30 @@ class Demo:
     def __exit__(self, *exc: object) -> None:
         if self.stage is not None:
             self.stage.close()
+        self._client.close()
         self.sim.stop()
 
     def _receive(self, record: SpanRecord) -> None:
         self._records.setdefault(record.trace_id, []).append(record)
 
     def start(self) -> list[threading.Thread]:
-        """Start every story."""
+        """Start every story; what was received of an earlier round is forgotten."""
         from otelstream.demo._play import play
 
-        return play(self.stories, self.sim, lambda index: self._begun.__setitem__(index, time.time()))
+        self._records.clear()
+        self._rounds += 1
+        begun = self._begun
+        return play(self.stories, self.sim, self._client, lambda i: begun.__setitem__(i, time.time()), self._rounds)
 
     def row(self, index: int) -> Row:
         """What the exporter received of one story; while it has received nothing, that it runs."""
         from otelstream.demo._play import trace_of
         from otelstream.view._record import SpanRecord
-        from otelstream.view._timeline import Row, timeline
-        from otelstream.view._turns import assemble
+        from otelstream.view._timeline import timeline
+        from otelstream.view._turns import Row, assemble
 
         name = self.stories[index].name
-        records = self._records.get(f"{trace_of(index):032x}", ())
+        records = self._records.get(f"{trace_of(index, self._rounds):032x}", ())
         streams = [Row(name, timeline(record)) for record in records if record.is_stream]
         if streams:
             return assemble(streams, [record for record in records if record.is_tool])[-1]

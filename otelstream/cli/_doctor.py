@@ -7,7 +7,6 @@ import argparse
 import json
 import os
 import sys
-from pathlib import Path
 
 from otelstream.cli import CommandError, _run
 
@@ -48,13 +47,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         command = _run._command(args)
         with _run._private_folder() as folder:
-            bootstrap = str(Path(__file__).parent.parent / "view" / "_bootstrap")
-            path = [bootstrap, os.environ.get("PYTHONPATH", ""), folder]
-            environment = {
-                **os.environ,
-                **_examine.prepare(folder),
-                "PYTHONPATH": os.pathsep.join(filter(None, path)),
-            }
+            environment = {**os.environ, **_examine.prepare(folder), **_run.start_up(folder)}
             code = _run._supervise(command, environment, _Blind(), output=2)
             report = _examine.program(folder, code)
     if args.json:

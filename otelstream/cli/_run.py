@@ -53,14 +53,23 @@ def run(args: argparse.Namespace) -> int:
     if not args.no_page:
         page = _page_file(PageFile, args.page)
     with _private_folder() as folder:
-        environment = {**os.environ, "OTELSTREAM_VIEW": f"{SPOOL}{folder}"}
-        bootstrap = str(Path(__file__).parent.parent / "view" / "_bootstrap")
-        path = environment.get("PYTHONPATH")
-        environment["PYTHONPATH"] = bootstrap + (os.pathsep + path if path else "")
+        environment = {**os.environ, "OTELSTREAM_VIEW": f"{SPOOL}{folder}", **start_up()}
         watch = _Watch(Session(), SpoolReader(folder), page, as_json=args.json)
         code = _supervise(command, environment, watch)
         watch.finish()
     return code
+
+
+def start_up(*path: str) -> dict[str, str]:
+    """The variables by which a Python that the program starts sees the import of a provider's SDK."""
+    places = [str(Path(__file__).parent / "_bootstrap"), os.environ.get("PYTHONPATH", ""), *path]
+    return {"PYTHONPATH": os.pathsep.join(filter(None, places)), "_OTELSTREAM_PROVIDERS": ",".join(_packages())}
+
+
+def _packages() -> list[str]:
+    from otelstream._face import providers
+
+    return [provider.package for provider in providers.known()]
 
 
 def _command(args: argparse.Namespace) -> list[str]:
@@ -165,7 +174,7 @@ class _Watch:
         if "observed" in self._notes:
             return "no stream was seen: the program loaded a provider's SDK, but streamed no answer to its end."
         if "started" in self._notes:
-            return "no stream was seen: the program never imported a provider's SDK (anthropic)."
+            return f"no stream was seen: the program never imported a provider's SDK ({', '.join(_packages())})."
         return (
             "no stream was seen: the program started no Python that reads PYTHONPATH (flags -I and -E switch it off)."
         )

@@ -93,7 +93,7 @@ def _config(file: str | None) -> SloConfig:
 
 
 def _init(args: argparse.Namespace) -> int:
-    from otelstream.slo import _generate
+    from otelstream.cli import _generate
 
     target = Path(args.output)
     if target.exists() and not args.force:
@@ -104,7 +104,7 @@ def _init(args: argparse.Namespace) -> int:
 
 
 def _make(args: argparse.Namespace, config: SloConfig) -> int:
-    from otelstream.slo import _generate
+    from otelstream.cli import _generate
 
     with _extra():
         if args.action == "rules":
@@ -128,7 +128,7 @@ def _extra() -> Iterator[None]:
 
 
 def _write(folder: Path, files: Mapping[str, str]) -> None:
-    from otelstream.slo import _generate
+    from otelstream.cli import _generate
 
     try:
         _generate.write(folder, files)
@@ -210,7 +210,7 @@ def _plain(config: SloConfig, differing: list[str]) -> dict[str, object]:
 
 def _differing(config: SloConfig, folder: Path) -> list[str]:
     """Names of generated files under a folder that are not what the config makes now."""
-    from otelstream.slo import _generate
+    from otelstream.cli import _generate
 
     if not folder.is_dir():
         raise CommandError(f"--generated {folder} is no folder; name the one the files were written to")

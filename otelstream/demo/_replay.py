@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from otelstream import _semconv as names
 from otelstream.testing import ProviderSimulator
 
-from ._play import STORY_HEADER, play, trace_of
+from ._play import STORY_HEADER, client_of, play, trace_of
 from ._stories import MORE, STORIES
 
 
@@ -25,8 +25,8 @@ def main(everything: bool, speed: float) -> None:
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     trace.set_tracer_provider(provider)
     stories = [story.faster(speed) for story in (STORIES + MORE if everything else STORIES)]
-    with ProviderSimulator() as sim:
-        for thread in play(stories, sim):
+    with ProviderSimulator() as sim, client_of(sim) as client:
+        for thread in play(stories, sim, client):
             thread.join()
         statuses: dict[str, list[int]] = {story.name: [] for story in stories}
         for exchange in sim.log:

@@ -13,13 +13,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from otelstream import _semconv as s
+from otelstream._core.process.provider import Provider
+from otelstream._face import providers
 from otelstream.doctor._report import Finding
 
 Facts = Mapping[str, Any]
 
 PACKAGES = (
     "otelstream",
-    "anthropic",
     "opentelemetry-api",
     "opentelemetry-sdk",
     "opentelemetry-instrumentation",
@@ -28,17 +29,8 @@ PACKAGES = (
     "opentelemetry-exporter-otlp-proto-grpc",
     "opentelemetry-exporter-otlp-proto-http",
 )
-# What otherwise traces calls of the Anthropic SDK: distribution -> the name under which it can be disabled.
-PEERS = {
-    "opentelemetry-instrumentation-anthropic": "anthropic",
-    "opentelemetry-instrumentation-genai-anthropic": "anthropic",
-    "openinference-instrumentation-anthropic": "anthropic",
-}
-NATIVE_SINCE = (1, 14)  # the Anthropic SDK traces itself
 # Never the whole environment: OTEL_EXPORTER_OTLP_HEADERS holds credentials.
 VARIABLES = (
-    "ANTHROPIC_OPEN_TELEMETRY",
-    "ANTHROPIC_OPEN_TELEMETRY_TRACES_CONTENT_MODE",
     "OPENINFERENCE_HIDE_INPUTS",
     "OPENINFERENCE_HIDE_OUTPUTS",
     "OTEL_ATTRIBUTE_COUNT_LIMIT",
@@ -68,13 +60,15 @@ def gather() -> dict[str, Any]:
     """Collect the facts of the interpreter that runs this. Never raises."""
     return {
         "python": sys.executable,
-        "versions": {name: version for name in (*PACKAGES, *PEERS) if (version := _version(name)) is not None},
+        "versions": {
+            name: version for name in (*PACKAGES, *_sdks_and_peers()) if (version := _version(name)) is not None
+        },
         "conflicts": _conflicts(),
         "exporters": {
             signal: sorted({point.name for point in metadata.entry_points(group=f"opentelemetry_{signal}_exporter")})
             for signal in ("traces", "metrics")
         },
-        "environ": {name: value for name in VARIABLES if (value := os.environ.get(name, "").strip())},
+        "environ": {name: value for name in (*VARIABLES, *_switches()) if (value := os.environ.get(name, "").strip())},
         "settings": [*_settings()],
     }
 
@@ -107,8 +101,8 @@ def _conflicts() -> list[str]:
 
 def _settings() -> Iterator[str]:
     """What is wrong with otelstream's own variables."""
-    from otelstream import _config
     from otelstream._errors import ConfigurationError
+    from otelstream._face import config as _config
 
     known = {_config.ENVIRONMENT_PREFIX + name.upper() for name in _config.NAMES}
     for name in sorted(os.environ):
@@ -121,12 +115,24 @@ def _settings() -> Iterator[str]:
         yield str(error)
 
 
-def sdk_version(facts: Facts) -> tuple[int, ...]:
-    """The first two numbers of the provider SDK's version; (0, 0) without one."""
-    try:
-        return tuple(int(part) for part in facts["versions"].get("anthropic", "0.0").split(".")[:2])
-    except ValueError:
-        return (0, 0)
+def _sdks_and_peers() -> Iterator[str]:
+    for provider in providers.known():
+        yield provider.package
+        yield from provider.beside.peers
+
+
+def _switches() -> Iterator[str]:
+    for provider in providers.known():
+        yield from filter(None, (provider.beside.native_switch, provider.beside.native_content))
+
+
+def _native(facts: Facts) -> Iterator[Provider]:
+    """The SDKs of such a version that they trace themselves."""
+    for provider in providers.known():
+        since = provider.beside.native_since
+        parts = facts["versions"].get(provider.package, "").split(".")[:2]
+        if since is not None and all(part.isdigit() for part in parts) and tuple(map(int, parts)) >= since:
+            yield provider
 
 
 # --- always -----------------------------------------------------------------------------------------------
@@ -135,18 +141,22 @@ def sdk_version(facts: Facts) -> tuple[int, ...]:
 def packages(facts: Facts) -> Iterator[Finding]:
     """What is not installed, or of the wrong version."""
     from otelstream._errors import UnsupportedVersionError
-    from otelstream.anthropic import SUPPORTED, check_version
 
     versions = facts["versions"]
-    low, high = SUPPORTED
-    wanted = f'pip install "anthropic>={low[0]}.{low[1]},<{high[0]}"'
-    if "anthropic" not in versions:
-        yield Finding("sdk-missing", "no provider SDK is installed: there is nothing to observe", wanted)
-    else:
-        try:
-            check_version(versions["anthropic"])
-        except UnsupportedVersionError:
-            yield Finding("sdk-unsupported", f"anthropic {versions['anthropic']} is not observed", wanted)
+    wanted = {}
+    for provider in providers.known():
+        low, high = provider.supported
+        wanted[provider.package] = f'pip install "{provider.package}>={low[0]}.{low[1]},<{high[0]}"'
+        if provider.package in versions:
+            version = versions[provider.package]
+            try:
+                provider.check_version(version)
+            except UnsupportedVersionError:
+                what = f"{provider.package} {version} is not observed"
+                yield Finding("sdk-unsupported", what, wanted[provider.package])
+    if not versions.keys() & wanted:
+        remedy = "; or ".join(wanted.values())
+        yield Finding("sdk-missing", "no provider SDK is installed: there is nothing to observe", remedy)
     if "opentelemetry-sdk" not in versions:
         yield Finding("otel-sdk-missing", "opentelemetry-sdk is not installed: nothing can be exported", INSTALL)
     for conflict in facts["conflicts"]:
@@ -205,10 +215,11 @@ def exporters(facts: Facts) -> Iterator[Finding]:
 def explicit_content(facts: Facts) -> Iterator[Finding]:
     """Variables that switch on the capture of content in somebody else's telemetry."""
     environ = facts["environ"]
-    mode = environ.get("ANTHROPIC_OPEN_TELEMETRY_TRACES_CONTENT_MODE", "")
-    if mode.lower() == "content" and sdk_version(facts) >= NATIVE_SINCE:
-        name = "ANTHROPIC_OPEN_TELEMETRY_TRACES_CONTENT_MODE"
-        yield Finding("content-captured", f"{name}=content: the SDK's spans carry prompts and answers", f"unset {name}")
+    for provider in _native(facts):
+        name = provider.beside.native_content
+        if environ.get(name, "").lower() == "content":
+            what = f"{name}=content: the SDK's spans carry prompts and answers"
+            yield Finding("content-captured", what, f"unset {name}")
     name = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
     value = environ.get(name, "")
     if value.lower() not in ("", "false", "no_content"):
@@ -255,33 +266,28 @@ def would_double(facts: Facts) -> Iterator[Finding]:
     """Several tracers of the same calls under `opentelemetry-instrument`."""
     environ, versions = facts["environ"], facts["versions"]
     off = {word.strip() for word in environ.get("OTEL_PYTHON_DISABLED_INSTRUMENTATIONS", "").split(",")}
-    peers = [name for name, entry in PEERS.items() if name in versions and not off & {entry, "*"}]
-    native = sdk_version(facts) >= NATIVE_SINCE and environ.get("ANTHROPIC_OPEN_TELEMETRY", "").lower() != "false"
-    tracers = [*(["the SDK itself (anthropic >= 1.14)"] if native else []), *peers]
-    if peers and len(tracers) > 1:
-        yield Finding(
-            "double-spans",
-            f"under opentelemetry-instrument every call gets a span from each of: {', '.join(tracers)}",
-            "keep one: uninstall the others, or set OTEL_PYTHON_DISABLED_INSTRUMENTATIONS=anthropic",
-        )
+    native = {p for p in _native(facts) if environ.get(p.beside.native_switch, "").lower() != "false"}
+    for provider in providers.known():
+        found = {name: entry for name, entry in provider.beside.peers.items() if name in versions}
+        peers = [name for name, entry in found.items() if not off & {entry, "*"}]
+        since = ".".join(map(str, provider.beside.native_since or ()))
+        tracers = [*([f"the SDK itself ({provider.package} >= {since})"] if provider in native else []), *peers]
+        if peers and len(tracers) > 1:
+            yield Finding(
+                "double-spans",
+                f"under opentelemetry-instrument every call gets a span from each of: {', '.join(tracers)}",
+                f"keep one: uninstall the others, or set OTEL_PYTHON_DISABLED_INSTRUMENTATIONS={found[peers[0]]}",
+            )
 
 
 def default_content(facts: Facts) -> Iterator[Finding]:
     """Instrumentations that capture content unless told not to."""
     environ, versions = facts["environ"], facts["versions"]
-    name = "opentelemetry-instrumentation-anthropic"
-    if name in versions and environ.get("TRACELOOP_TRACE_CONTENT", "true").lower() == "true":
-        yield Finding(
-            "content-captured", f"{name} records prompts and answers by default", "set TRACELOOP_TRACE_CONTENT=false"
-        )
-    name = "openinference-instrumentation-anthropic"
-    hidden = all(environ.get(f"OPENINFERENCE_HIDE_{side}", "").lower() == "true" for side in ("INPUTS", "OUTPUTS"))
-    if name in versions and not hidden:
-        yield Finding(
-            "content-captured",
-            f"{name} records prompts and answers by default",
-            "set OPENINFERENCE_HIDE_INPUTS=true and OPENINFERENCE_HIDE_OUTPUTS=true",
-        )
+    for provider in providers.known():
+        for name, off in provider.beside.capturing.items():
+            if name in versions and any(environ.get(variable, "").lower() != value for variable, value in off.items()):
+                remedy = "set " + " and ".join(f"{variable}={value}" for variable, value in off.items())
+                yield Finding("content-captured", f"{name} records prompts and answers by default", remedy)
 
 
 def limits(facts: Facts) -> Iterator[Finding]:

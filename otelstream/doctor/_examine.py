@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from otelstream._face import providers
 from otelstream.doctor import _environment, _setup, _streams
 from otelstream.doctor._report import FOLDER, Finding, Report
 
@@ -112,7 +113,8 @@ def _no_streams(notes: dict[str, set[str]], processes: list[dict[str, Any]]) -> 
         what = "the program loaded a provider SDK, but streamed no answer to its end"
         remedy = "let it make one, then stop it; `messages.create()` without stream=True makes none"
     elif "started" in notes:
-        what, remedy = "the program never imported a provider SDK (anthropic)", "let it make a stream, then stop it"
+        packages = ", ".join(provider.package for provider in providers.known())
+        what, remedy = f"the program never imported a provider SDK ({packages})", "let it make a stream, then stop it"
     else:
         what = "the program started no Python that reads PYTHONPATH"
         remedy = "leave out the flags -I and -E, or examine the command that starts Python"

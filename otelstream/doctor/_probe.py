@@ -10,15 +10,18 @@ import sys
 import threading
 import time
 from collections import deque
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import wrapt
 
-from otelstream import _instrumentor
-from otelstream._stream import StreamObservation
+from otelstream._core.process import nesting
+from otelstream._core.record.stream import StreamObservation
+from otelstream._face import instrumentor as _instrumentor
+from otelstream._face import providers
+from otelstream._face.view import StreamView
 from otelstream._trouble import trouble
-from otelstream._view import StreamView
 from otelstream.doctor import _environment, _process
 from otelstream.doctor._report import FOLDER
 from otelstream.doctor._spans import SpanWatch, watch_providers
@@ -69,7 +72,7 @@ class Probe:
         self._asked: set[int] = set()  # streams of which the application read how they ended
         self._timeouts: set[float | None] = set()
         self._unobserved = 0
-        self.spans.forget()
+        self.spans.restart()
 
     # --- what the program does ----------------------------------------------------------------------------
 
@@ -85,25 +88,28 @@ class Probe:
         cls.instrument = wrapt.FunctionWrapper(cls.instrument, instrument)  # type: ignore[method-assign]
 
     def _watch_requests(self) -> None:
-        from anthropic import _base_client
+        for provider in providers.installed():
+            self._watch_requests_of(provider)
 
-        from otelstream.anthropic import _patch
+    def _watch_requests_of(self, provider: providers.Provider) -> None:
+        base: Any = import_module(f"{provider.package}._base_client")
 
         def build(client: Any, *args: Any, **kwargs: Any) -> Any:
-            request = _base_client.BaseClient._build_request(client, *args, **kwargs)
+            request = base.BaseClient._build_request(client, *args, **kwargs)
             try:
                 options = args[0] if args else kwargs.get("options")
                 body = getattr(options, "json_data", None)
-                if isinstance(body, dict) and body.get("stream") is True and request.url.path.endswith("/messages"):
+                path = request.url.path
+                if isinstance(body, dict) and body.get("stream") is True and path.endswith(provider.beside.path):
                     self._timeouts.add(request.extensions.get("timeout", {}).get("read"))
-                    self._unobserved += _patch._current.get() is None
+                    self._unobserved += nesting.current() is None
             except Exception:
                 trouble("examining a request")
             return request
 
         # Not on the class that has it, where the adapter's wrapper is put on and taken off by identity.
-        _base_client.SyncAPIClient._build_request = build
-        _base_client.AsyncAPIClient._build_request = build
+        base.SyncAPIClient._build_request = build
+        base.AsyncAPIClient._build_request = build
 
     def _watch_reads(self) -> None:
         for name in ("partial", "outcome"):

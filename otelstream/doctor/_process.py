@@ -14,7 +14,8 @@ from typing import Any, TypeVar, cast
 from opentelemetry import metrics, trace
 
 from otelstream import _semconv as s
-from otelstream._runtime import Runtime
+from otelstream._core.process.runtime import Runtime
+from otelstream._face import providers
 from otelstream._trouble import trouble
 
 T = TypeVar("T")
@@ -156,26 +157,24 @@ def _histograms(storage: Any, runtime: Runtime | None) -> Iterator[dict[str, Any
 
 def _patched() -> dict[str, list[str]]:
     """Who wrapped the functions of the provider SDK: name -> packages, outermost first."""
-    base, streaming = sys.modules.get("anthropic._base_client"), sys.modules.get("anthropic._streaming")
-    resources = sys.modules.get("anthropic.resources.messages")
-    beta = sys.modules.get("anthropic.resources.beta.messages")
     found = {}
-    for module, names in (
-        (base, ("SyncAPIClient.request", "AsyncAPIClient.request", "BaseClient._build_request")),
-        (streaming, ("Stream.__init__", "AsyncStream.__init__")),
-        (resources, ("Messages.create", "Messages.stream", "AsyncMessages.create", "AsyncMessages.stream")),
-        (beta, ("Messages.create", "Messages.stream", "AsyncMessages.create", "AsyncMessages.stream")),
-    ):
-        for name in names if module is not None else ():
-            owner, _, function = name.partition(".")
-            cls = getattr(module, owner, None)
-            if cls is not None:
-                label = f"beta.{name}" if module is beta else name
-                found[label] = list(_wrappers(vars(cls).get(function)))
-    return {name: who for name, who in found.items() if who or name in _ADAPTER}
+    for provider in providers.known():
+        package = provider.package
+        for place, names in (
+            (f"{package}._base_client", (*_ADAPTER, "BaseClient._build_request")),
+            (f"{package}._streaming", ("Stream.__init__", "AsyncStream.__init__")),
+            *provider.beside.calls,
+        ):
+            for name in names:
+                owner, _, function = name.partition(".")
+                cls = getattr(sys.modules.get(place), owner, None)
+                if cls is not None:
+                    label = f"{package} beta.{name}" if ".beta." in place else f"{package} {name}"
+                    found[label] = list(_wrappers(vars(cls).get(function), package))
+    return {name: who for name, who in found.items() if who or name.endswith(_ADAPTER)}
 
 
-def _wrappers(function: Any) -> Iterator[str]:
+def _wrappers(function: Any, package: str) -> Iterator[str]:
     for _ in range(32):
         wrapper = getattr(function, "_self_wrapper", None)
         where = getattr(wrapper if wrapper is not None else function, "__module__", "") or ""
@@ -183,7 +182,7 @@ def _wrappers(function: Any) -> Iterator[str]:
         if wrapper is None and code is not None:
             # functools.wraps copies the module's name; the file tells.
             where = getattr(function, "__globals__", {}).get("__name__", where)
-        if where and not where.startswith("anthropic"):
+        if where and not where.startswith(package):
             yield _package(where)
         function = getattr(function, "__wrapped__", None)
         if function is None:

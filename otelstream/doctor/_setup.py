@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from otelstream._face import providers
 from otelstream.doctor import _environment
 from otelstream.doctor._environment import INSTALL
 from otelstream.doctor._report import Finding
@@ -30,11 +31,11 @@ def patches(process: Facts) -> Iterator[Finding]:
     if not process["on"]:
         return
     for name, who in sorted(process["patched"].items()):
-        if name in ("SyncAPIClient.request", "AsyncAPIClient.request") and "otelstream" not in who:
+        if name.endswith(("SyncAPIClient.request", "AsyncAPIClient.request")) and "otelstream" not in who:
             by = f" by {who[0]}" if who else ""
             yield Finding(
                 "patch-lost",
-                f"anthropic's {name} was replaced{by}, and with it the wrapper of otelstream",
+                f"{name} was replaced{by}, and with it the wrapper of otelstream",
                 "switch otelstream on after whoever replaces it, or let that one wrap instead",
             )
 
@@ -125,6 +126,8 @@ def service_name(process: Facts) -> Iterator[Finding]:
 
 
 def double_spans(process: Facts) -> Iterator[Finding]:
+    packages = " or ".join(provider.package for provider in providers.known())
+    switches = " or ".join(f"{p.beside.native_switch}=false" for p in providers.known() if p.beside.native_switch)
     scopes: dict[tuple[str, ...], int] = {}
     for stream in process["streams"]:
         if len(stream["spans"]) > 1:
@@ -133,27 +136,28 @@ def double_spans(process: Facts) -> Iterator[Finding]:
         yield Finding(
             "double-spans",
             f"{count} of {len(process['streams'])} streams got a span from each of: {', '.join(who)}",
-            "keep one: uninstall the others, OTEL_PYTHON_DISABLED_INSTRUMENTATIONS=anthropic, or "
-            "ANTHROPIC_OPEN_TELEMETRY=false",
+            f"keep one: uninstall the others, OTEL_PYTHON_DISABLED_INSTRUMENTATIONS={packages}, or {switches}",
         )
 
 
 def content(process: Facts) -> Iterator[Finding]:
+    modes = [provider.beside.native_content for provider in providers.known() if provider.beside.native_content]
     for scope, names in process["spans"]["content"].items():
         yield Finding(
             "content-captured",
             f"spans of {scope} carry prompts or answers ({', '.join(names[:3])})",
             "switch its capture of content off (TRACELOOP_TRACE_CONTENT=false, OPENINFERENCE_HIDE_INPUTS=true, "
-            "ANTHROPIC_OPEN_TELEMETRY_TRACES_CONTENT_MODE unset), or redact: otelstream collector redaction",
+            f"{' or '.join(modes)} unset), or redact: otelstream collector redaction",
         )
 
 
 def client_timeout(process: Facts) -> Iterator[Finding]:
+    ways = [provider.beside.patience for provider in providers.known() if provider.beside.patience]
     if any(value >= SDK_TIMEOUT for value in process["timeouts"]):
         yield Finding(
             "client-timeout",
             "a provider client waits 600 s for the next byte, as is the SDK's default: a dead stream is ten minutes",
-            "Anthropic(timeout=anthropic.Timeout(60, connect=5)): the read time-out counts from byte to byte",
+            f"{' or '.join(ways)}: the read time-out counts from byte to byte",
         )
 
 

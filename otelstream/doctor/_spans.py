@@ -12,7 +12,7 @@ from typing import Any
 from opentelemetry import trace
 
 from otelstream import _semconv as s
-from otelstream._stream import StreamObservation
+from otelstream._core.record.stream import StreamObservation
 from otelstream._trouble import trouble
 
 KEPT = 4096
@@ -50,9 +50,9 @@ class SpanWatch:
     """A span processor that only reads."""
 
     def __init__(self) -> None:
-        self.forget()
+        self.restart()
 
-    def forget(self) -> None:
+    def restart(self) -> None:
         """Start anew, in a forked child."""
         self._lock = threading.Lock()
         self._calls: deque[_Call] = deque(maxlen=KEPT)

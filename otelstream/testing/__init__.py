@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from otelstream.testing._bundled import loop, script, script_names
+    from otelstream.testing._events import Event, ScriptError
     from otelstream.testing._exchange import Exchange, Request, Write
     from otelstream.testing._faults import Fault, Faults
     from otelstream.testing._prose import prose
     from otelstream.testing._recorder import RecordedStream, Recorder
-    from otelstream.testing._scripts import Event, Schedule, Script, ScriptError
+    from otelstream.testing._schedule import Schedule
+    from otelstream.testing._scripts import Script
     from otelstream.testing._simulator import ProviderSimulator, SimulatorError
 
 __all__ = [
@@ -38,11 +40,13 @@ __all__ = [
 # Imported on first use, so that the installed plugin costs nothing where it is not used.
 _MODULES = {
     "_bundled": {"loop", "script", "script_names"},
+    "_events": {"Event", "ScriptError"},
     "_exchange": {"Exchange", "Request", "Write"},
     "_faults": {"Fault", "Faults"},
     "_prose": {"prose"},
     "_recorder": {"RecordedStream", "Recorder"},
-    "_scripts": {"Event", "Schedule", "Script", "ScriptError"},
+    "_schedule": {"Schedule"},
+    "_scripts": {"Script"},
     "_simulator": {"ProviderSimulator", "SimulatorError"},
 }
 

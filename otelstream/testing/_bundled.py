@@ -8,8 +8,9 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+from otelstream.testing._events import ScriptError, make_id
 from otelstream.testing._prose import prose
-from otelstream.testing._scripts import Script, ScriptError, make_id
+from otelstream.testing._scripts import Script
 
 STREAMS = Path(__file__).parent / "streams"
 

@@ -14,28 +14,21 @@ import time
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+from otelstream.testing._desk import Desk
+from otelstream.testing._events import PING, Event, ScriptError, make_id, to_json
 from otelstream.testing._exchange import Exchange, Request, Write
-from otelstream.testing._faults import Faults, Plan, make_plan
-from otelstream.testing._scripts import (
-    ECHO_MODEL,
-    PING,
-    Event,
-    Schedule,
-    ScriptError,
-    make_id,
-    message_of,
-    to_json,
-)
+from otelstream.testing._faults import Faults
+from otelstream.testing._orders import make_plan
+from otelstream.testing._plan import Plan
+from otelstream.testing._schedule import Schedule
+from otelstream.testing._scripts import ECHO_MODEL, message_of
 
 try:
     import h11
 except ImportError:  # pragma: no cover
     raise ImportError('the provider simulator needs h11: pip install "otelstream[testing]"') from None
-
-if TYPE_CHECKING:
-    from otelstream.testing._simulator import ProviderSimulator
 
 _ID = re.compile(rb'"((msg|toolu|srvtoolu|mcptoolu|container)_[0-9A-Za-z]{10,})"')
 _GENERATED = {"text", "thinking", "tool_input"}
@@ -46,11 +39,12 @@ class Connection(asyncio.Protocol):
 
     transport: asyncio.Transport
 
-    def __init__(self, sim: ProviderSimulator) -> None:
-        self.sim = sim
+    def __init__(self, desk: Desk, number: int, connected: set[Connection]) -> None:
+        self.desk = desk
+        self.number = number
+        self.connected = connected
         self.http = h11.Connection(h11.SERVER)
         self.accepted_at = self.request_at = 0.0
-        self.number = 0
         self.head: Any = None
         self.received = bytearray()
         self.exchange: Exchange | None = None
@@ -61,9 +55,7 @@ class Connection(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self.accepted_at = time.perf_counter()
         self.transport = transport
-        self.sim._connection_count += 1
-        self.number = self.sim._connection_count
-        self.sim._connections.add(self)
+        self.connected.add(self)
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # With no room to buffer, a drained transport means that the kernel has it all.
         transport.set_write_buffer_limits(high=0)
@@ -80,7 +72,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._peer_left("reset" if exc else "fin")
-        self.sim._connections.discard(self)
+        self.connected.discard(self)
         if self.task is not None:
             self.task.cancel()
 
@@ -98,9 +90,9 @@ class Connection(asyncio.Protocol):
             exchange.peer_closed_at = now
         if exchange.closed_at is None:
             exchange.closed_at, exchange.closed_by, exchange.how = now, "peer", how
-            self.sim._closed(exchange)
+            self.desk._closed(exchange)
         else:
-            self.sim._notify()
+            self.desk._notify()
         if self.task is not None:
             self.task.cancel()
 
@@ -108,7 +100,7 @@ class Connection(asyncio.Protocol):
         exchange = self.exchange
         if exchange is not None and exchange.closed_at is None:
             exchange.closed_at, exchange.closed_by, exchange.how = time.perf_counter(), "server", how
-            self.sim._closed(exchange)
+            self.desk._closed(exchange)
 
     def _reset(self) -> None:
         linger = struct.pack("ii", 1, 0)
@@ -160,14 +152,14 @@ class Connection(asyncio.Protocol):
 
     async def _reply(self, request: Request) -> None:
         try:
-            plan = self._refusal_of(request) or self.sim._plan_for(request)
+            plan = self._refusal_of(request) or self.desk._plan_for(request)
         except ScriptError as error:
             plan = make_plan("empty", Faults.http_error(400, message=f"simulator: {error}"), None)
         except Exception as error:
             plan = make_plan(
                 "empty", Faults.http_error(400, message=f"simulator: play(when=...) raised {error!r}"), None
             )
-        self.exchange = exchange = self.sim._open(request, self, plan)
+        self.exchange = exchange = self.desk._open(request, self.number, self.accepted_at, self.request_at, plan)
         await _sleep(plan.headers_pause)
         if plan.before_headers:
             await self._finish(plan)
@@ -207,7 +199,7 @@ class Connection(asyncio.Protocol):
             whole = event.frame
             if event.kind in _GENERATED or event.kind == "ping":
                 return whole
-            if self.sim._fresh_ids:
+            if self.desk._fresh_ids:
                 whole = _ID.sub(fresh, whole)
             return whole.replace(b'"%s"' % ECHO_MODEL.encode(), model)
 
@@ -275,14 +267,14 @@ class Connection(asyncio.Protocol):
             await self._send(framed, log if final else None)
             if not final:
                 await asyncio.sleep(plan.split_gap)
-        self.sim._notify()
+        self.desk._notify()
 
     async def _send(self, data: bytes, log: Callable[[], None] | None = None) -> None:
         """Return once the kernel has every byte.
 
         The log is held meanwhile, so that who has read an event from the socket finds it there.
         """
-        with self.sim._changed:
+        with self.desk._changed:
             self.transport.write(data)
             buffered = self.transport.get_write_buffer_size()
             if log is not None and not buffered and not self.transport.is_closing():
@@ -308,7 +300,7 @@ class Connection(asyncio.Protocol):
             exchange.status, exchange.headers_at = status, time.perf_counter()
 
         await self._send(self.http.send(response), log)
-        self.sim._notify()
+        self.desk._notify()
 
     async def _send_whole(self, exchange: Exchange, status: int, headers: dict[str, str], body: bytes) -> None:
         headers = {"content-type": "application/json", "content-length": str(len(body)), **headers}
@@ -356,13 +348,13 @@ class Connection(asyncio.Protocol):
         status, answer = 200, {}  # type: tuple[int, Any]
         try:
             if (request.method, request.path) == ("GET", "/_simulator/log"):
-                answer = [exchange.as_dict() for exchange in self.sim.log]
+                answer = [exchange.as_dict() for exchange in self.desk.log]
             elif (request.method, request.path) == ("DELETE", "/_simulator/log"):
-                self.sim.clear()
+                self.desk.clear()
             elif (request.method, request.path) == ("POST", "/_simulator/play") and isinstance(request.body, dict):
                 given = dict(request.body)
                 schedule = Schedule(**given.pop("schedule", {}))
-                self.sim.play(given.pop("script", "text_short"), schedule=schedule, **given)
+                self.desk.play(given.pop("script", "text_short"), schedule=schedule, **given)
             else:
                 status, answer = 404, {"error": "GET or DELETE /_simulator/log, POST /_simulator/play"}
         except (ScriptError, TypeError) as error:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from otelstream.testing._scripts import CHUNK_KINDS, Kind
+from otelstream.testing._events import CHUNK_KINDS, Kind
 
 _SECRETS = {"x-api-key", "authorization"}
 

@@ -10,19 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry.util.types import AttributeValue
 
-from otelstream import _config, _instrumentor
-from otelstream._emit._span import nanoseconds, summary
+from otelstream._core.emit.span import nanoseconds, summary
+from otelstream._core.record.stream import clock
 from otelstream._errors import OtelstreamError
-from otelstream._stream import clock
-from otelstream._view import StreamView
+from otelstream._face import config as _config
+from otelstream._face import instrumentor as _instrumentor
+from otelstream._face.view import StreamView
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from typing_extensions import Self
 
-    from otelstream._config import Settings
-    from otelstream._stream import StreamObservation
+    from otelstream._core.record.settings import Settings
+    from otelstream._core.record.stream import StreamObservation
 
 
 class RecordedStream(StreamView):
@@ -80,9 +81,13 @@ class Recorder:
         elif self._replaced is not None and runtime is not None:
             runtime.settings = self._replaced
 
+    def _is_ours(self, stream: StreamObservation | None) -> bool:
+        """Whether it began here: an earlier test may have left its own open, or to the garbage collector."""
+        return stream is not None and stream.started >= self._began
+
     def _add(self, stream: StreamObservation) -> None:
-        if stream.started < self._began:
-            return  # an earlier test left it to the garbage collector
+        if not self._is_ours(stream):
+            return
         with self._changed:
             self._ended.append(stream)
             self._changed.notify_all()
@@ -138,7 +143,8 @@ class Recorder:
         """What happened, drawn as `otelstream demo` draws it, and the streams that are still open."""
         from otelstream.view._record import Moment, SpanRecord
         from otelstream.view._terminal import ASCII, Style, table
-        from otelstream.view._timeline import Row, timeline
+        from otelstream.view._timeline import timeline
+        from otelstream.view._turns import Row
 
         rows = []
         for number, stream in enumerate(sorted(self._ended, key=lambda stream: stream.started), 1):
@@ -159,9 +165,9 @@ class Recorder:
             )
             rows.append(Row(f"{number} {stream.model}", timeline(record)))
         lines = table(rows, Style(width=100, glyphs=ASCII)) if rows else ["no stream has ended"]
-        open_streams = _instrumentor.open_streams()
-        if open_streams:
-            lines.append(f"still open: {', '.join(map(repr, open_streams))}")
+        ours = [repr(view) for view in _instrumentor.open_streams() if self._is_ours(view._stream)]
+        if ours:
+            lines.append(f"still open: {', '.join(ours)}")
         return "\n".join(lines)
 
     def __repr__(self) -> str:

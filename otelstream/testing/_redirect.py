@@ -1,33 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Send the Anthropic SDK's requests to another address, whatever base URL their client was made with."""
+"""Send the provider SDKs' requests to another address, whatever base URL their client was made with."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from importlib import import_module
 from typing import Any
 from urllib.parse import urlsplit
 
 import wrapt
+
+from otelstream._face import providers
 
 
 def _accept(*_: Any, **__: Any) -> None:
     """Accept any headers: the local provider asks for no key."""
 
 
-def _clients() -> tuple[Any, ...]:
-    import anthropic
-
-    return anthropic.Anthropic, anthropic.AsyncAnthropic
-
-
 @contextmanager
 def redirected(base_url: str) -> Iterator[None]:
     """Redirect at request time: a client made at import keeps its base URL, and its other requests pass too."""
-    from anthropic import _base_client
+    with ExitStack() as stack:
+        for provider in providers.installed():
+            stack.enter_context(_redirected(provider, base_url))
+        yield
 
+
+@contextmanager
+def _redirected(provider: providers.Provider, base_url: str) -> Iterator[None]:
+    base: Any = import_module(f"{provider.package}._base_client")
+    clients = [getattr(import_module(provider.package), name) for name in provider.clients]
     target = urlsplit(base_url)
-
     active = True
 
     def rewrite(wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
@@ -36,15 +40,17 @@ def redirected(base_url: str) -> Iterator[None]:
             return request
         request.url = request.url.copy_with(scheme=target.scheme, host=target.hostname, port=target.port)
         request.headers["host"] = target.netloc
+        # A pooled connection belongs to the event loop of its test: the next one could not even close it.
+        request.headers["connection"] = "close"
         return request
 
     # A client made at import, where CI has no key, would refuse to build its first request.
-    checks = [(cls, vars(cls)["_validate_headers"]) for cls in _clients() if "_validate_headers" in vars(cls)]
+    checks = [(cls, vars(cls)["_validate_headers"]) for cls in clients if "_validate_headers" in vars(cls)]
     for cls, _ in checks:
         cls._validate_headers = _accept
-    original = _base_client.BaseClient.__dict__["_build_request"]
+    original = base.BaseClient.__dict__["_build_request"]
     patched = wrapt.FunctionWrapper(original, rewrite)
-    _base_client.BaseClient._build_request = patched
+    base.BaseClient._build_request = patched
     try:
         yield
     finally:
@@ -52,5 +58,5 @@ def redirected(base_url: str) -> Iterator[None]:
         active = False
         for cls, check in checks:
             cls._validate_headers = check
-        if _base_client.BaseClient.__dict__["_build_request"] is patched:
-            _base_client.BaseClient._build_request = original
+        if base.BaseClient.__dict__["_build_request"] is patched:
+            base.BaseClient._build_request = original

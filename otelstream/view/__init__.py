@@ -17,7 +17,7 @@ def attach(tracer_provider: TracerProvider | None, destination: str) -> TracerPr
 
 
 def detach() -> None:
-    """Listen to no tracer provider made from now on."""
+    """Show no stream that begins from now on."""
     from ._sink import detach as detach_sinks
 
     detach_sinks()

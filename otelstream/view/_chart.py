@@ -5,14 +5,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from html import escape
 from typing import Final
 
-from ._sentences import others, relative, row_sentence, seconds, sentence
-from ._terminal import axis_limit, tick_step
-from ._timeline import Flow, Row, Timeline
-from ._turns import LEDGER, Call, Stop, Turn
+from ._geometry import (
+    ENDS,
+    STATE_GRADES,
+    Lane,
+    axis_limit,
+    call_lane,
+    lanes,
+    ledger,
+    tick_step,
+    ticks,
+)
+from ._sentences import called, row_sentence, seconds, sentence
+from ._timeline import Flow
+from ._turns import Call, Row, Stop, Turn
 
 _TICKS: Final = 8
 _BASE: Final = 42  # y of the baseline of a lane, in pixels
@@ -36,15 +46,6 @@ _MARKS: Final = {
     "caller_error": '<path d="M0-6 6 5H-6z" fill="none" stroke-width="2"/>',
     "abandoned": '<circle r="4" fill="none" stroke-width="2"/>',
 }
-_WORDS: Final = {
-    "completed": "complete",
-    "truncated": "cut by a limit",
-    "refused": "refused",
-    "failed": "failed",
-    "cancelled": "stopped",
-    "caller_error": "own error",
-    "abandoned": "dropped",
-}
 _GRADES: Final = {
     "completed": "good",
     "truncated": "flawed",
@@ -59,13 +60,13 @@ _STATES: Final = {
     "compensated": '<path d="M5-5-3 0 5 5" fill="none" stroke-width="2.5"/>',
     "discarded": '<circle r="4" fill="none" stroke-width="2"/>',
 }
-_STATE_GRADES: Final = {
-    "committed": "good",
-    "running": "stopped",
-    "failed": "bad",
-    "withheld": "flawed",
-    "compensated": "flawed",
-    "discarded": "stopped",
+# Where a mark of a stream stands: its class, and its y in pixels.
+_PLACES: Final = {
+    "retry": ("x", _BASE - 2),
+    "first": ("k", 12),
+    "tool": ("x", 22),
+    "withdrawn": ("x", 12),
+    "ask": ("x", 8),
 }
 _ASKED: Final = {
     "user_stop": "Stop",
@@ -111,7 +112,7 @@ def legend(rows: Iterable[Row]) -> str:
     ]
     items += [
         item(f'<use class="m" href="#end-{outcome}" x="12" y="8"/>', words, _GRADES.get(outcome, "stopped"))
-        for outcome, words in _WORDS.items()
+        for outcome, words in ENDS.items()
     ]
     rows = list(rows)
     if any(line.retraction for row in rows for line in row.lines):
@@ -119,7 +120,7 @@ def legend(rows: Iterable[Row]) -> str:
     if any(row.turn for row in rows):
         items.append(item('<rect class="r" x="2" y="4" width="20" height="8"/>', "tool runs"))
         items += [
-            item(f'<use class="m" href="#call-{state}" x="12" y="8"/>', f"call {state}", _STATE_GRADES[state])
+            item(f'<use class="m" href="#call-{state}" x="12" y="8"/>', f"call {state}", STATE_GRADES[state])
             for state in _STATES
         ]
     return f'<ul class="legend">{"".join(items)}</ul>'
@@ -131,7 +132,6 @@ class Axis:
 
     limit: float
     step: float
-    start: float = 0.0  # where what is drawn begins
 
     @classmethod
     def of(cls, rows: Sequence[Row]) -> Axis:
@@ -143,17 +143,13 @@ class Axis:
             limit = common * 1.25
         return cls(limit, tick_step(limit, _TICKS))
 
-    def begin(self, start: float) -> Axis:
-        """The same axis for what begins at *start*."""
-        return replace(self, start=start)
-
     def at(self, seconds_: float) -> float:
         """Where a moment lies, in per cent of the chart's width."""
-        return min(100.0, max(0.0, 100 * (self.start + seconds_) / self.limit))
+        return min(100.0, max(0.0, 100 * seconds_ / self.limit))
 
     def beyond(self, seconds_: float) -> bool:
         """Whether a moment lies off the right edge."""
-        return self.start + seconds_ > self.limit
+        return seconds_ > self.limit
 
     def header(self) -> str:
         """The ticks, above all lanes; the style carries their distance to the lines behind each lane."""
@@ -161,105 +157,90 @@ class Axis:
 
     def ticks(self) -> tuple[str, str]:
         """The distance of two ticks as a style, and the ticks."""
-        ticks = []
-        for count in range(int(self.limit / self.step) + 1):
-            left = self.at(count * self.step)
+        marks = []
+        for count, (at, words) in enumerate(ticks(self.limit, self.step)):
+            left = self.at(at)
             if left > 96:
                 break
             wide = ' class="wide"' if count % 2 else ""
-            ticks.append(f'<span{wide} style="left:{left:.2f}%">{count * self.step:g} s</span>')
+            marks.append(f'<span{wide} style="left:{left:.2f}%">{words}</span>')
         tick = 100 * self.step / self.limit
-        return f"--tick:{tick:.3f}%", f'<div class="ticks">{"".join(ticks)}</div>'
+        return f"--tick:{tick:.3f}%", f'<div class="ticks">{"".join(marks)}</div>'
 
 
-def chart(line: Timeline, axis: Axis, *, stop: Stop | None = None) -> str:
-    """Draw one lane; it stretches to any width because every x is in per cent. *stop* goes through it as a line."""
-    parts = [f'<svg class="chart" role="img" aria-label="{escape(sentence(line))}">']
+def chart(row: Row, axis: Axis) -> str:
+    """Draw the streams of a row; of a turn its tool calls as well, a Stop as one line through all, and the ledger."""
+    stop = row.turn.stop if row.turn is not None else None
+    drawn = [_stream(lane, axis, stop) for lane in lanes(row)]
+    if row.turn is None:
+        return "".join(drawn)
+    drawn += (_call(call, row.turn, axis) for call in row.turn.calls[:_MOST_CALLS])
+    left_out = len(row.turn.calls) - _MOST_CALLS
+    if left_out > 0:
+        drawn.append(f"<p>{left_out} more tool calls are not drawn.</p>")
+    head = ""
     if stop is not None:
-        parts.append(_stop_line(stop, replace(axis, start=0.0)))
-    waited = line.length if line.first_chunk is None else line.first_chunk
-    if axis.at(waited) - axis.at(0.0) > 0.5:
-        parts.append(_dots(max(0.3, axis.at(0.0)), axis.at(waited), _BASE - 2))
-    parts += (_bar(flow, axis) for flow in line.flows if not axis.beyond(flow.start))
-    for hole in line.holes:
+        at = axis.at(stop.at)
+        side = "right" if at > 70 else "left"
+        inset = 100 - at if at > 70 else at
+        asked = _ASKED.get(stop.trigger, "stopped")
+        head = f'<p class="asked"><span style="margin-{side}:{inset:.2f}%;text-align:{side}">{asked}</span></p>'
+        drawn.append(_ledger(stop))
+    return f'<div class="turn">{head}{"".join(drawn)}</div>'
+
+
+def _stream(lane: Lane, axis: Axis, stop: Stop | None) -> str:
+    """One lane; it stretches to any width because every x is in per cent."""
+    parts = [f'<svg class="chart" role="img" aria-label="{escape(sentence(lane.line))}">', _stop_line(stop, axis)]
+    begin, waited = axis.at(lane.start), axis.at(lane.waits_until)
+    if waited - begin > 0.5:
+        parts.append(_dots(max(0.3, begin), waited, _BASE - 2))
+    parts += (_bar(flow, axis) for flow in lane.flows if not axis.beyond(flow.start))
+    for hole in lane.holes:
         left, right = axis.at(hole.start), axis.at(hole.end)
         source = f"stall, source {hole.source}" if hole.source else "silence before the end"
         parts.append(
-            f"<g><title>{source}: {seconds(hole.length)}{', pings came' if hole.ping_seen else ''}</title>"
+            f"<g><title>{escape(source)}: {seconds(hole.length)}{', pings came' if hole.ping_seen else ''}</title>"
             + _rect("h", left, 18, right - left, _BASE - 18)
         )
         if right - left >= _LABEL:
             narrow = "" if right - left >= _NARROW_LABEL else ' class="wide"'
             parts.append(f'<text{narrow} x="{(left + right) / 2:.2f}%" y="34">{seconds(hole.length)}</text>')
         parts.append("</g>")
-    for loop in line.loops:
-        left, right = axis.at(loop.start), axis.at(line.length)
+    for loop in lane.loops:
+        left, right = axis.at(loop.start), axis.at(lane.end)
         copies = f"{loop.copies:.0f} copies of {loop.period} characters"
         parts.append(f"<g><title>loop: {copies}, {loop.wasted:,} wasted</title>")
         parts.append(f'<line class="l" x1="{left:.2f}%" x2="{right:.2f}%" y1="13" y2="13"/>')
         if right - left >= _NARROW_LABEL * 1.5:
             parts.append(f'<text x="{(left + right) / 2:.2f}%" y="9">{loop.copies:.0f} copies</text>')
         parts.append("</g>")
-    if line.attempts > 1:
-        parts.append(_mark("retry", "x", axis.at(line.last_attempt), _BASE - 2, f"attempt {line.attempts}"))
-    if line.first_token is not None:
-        title = f"first visible token after {seconds(line.first_token)}"
-        parts.append(_mark("first", "k", axis.at(line.first_token), 12, title))
-    for tool in line.tools:
-        parts.append(_mark("tool", "x", axis.at(tool.at), 22, f"input of {tool.name} {tool.input or 'ended'}"))
-    if line.retraction is not None:
-        title = f"withdrawn after {line.retraction.visible_chars:,} characters"
-        parts.append(_mark("withdrawn", "x", axis.at(line.retraction.at), 12, title))
-    if line.stop_asked is not None:
-        parts.append(_mark("ask", "x", axis.at(line.stop_asked), 8, "asked to stop"))
-    parts.append(_end(line, axis))
+    parts += (_mark(mark.kind, *_PLACES[mark.kind], axis.at(mark.at), mark.said) for mark in lane.marks)
+    parts.append(_end(lane, axis))
     return "".join(parts) + "</svg>"
-
-
-def turn_chart(turn: Turn, axis: Axis) -> str:
-    """Draw the streams of a turn and under them its tool calls, a Stop as one line through all, and the ledger."""
-    parts = [
-        chart(line, axis.begin(start), stop=turn.stop) for line, start in zip(turn.lines, turn.starts, strict=True)
-    ]
-    parts += (_call(call, turn, axis) for call in turn.calls[:_MOST_CALLS])
-    left_out = len(turn.calls) - _MOST_CALLS
-    if left_out > 0:
-        parts.append(f"<p>{left_out} more tool calls are not drawn.</p>")
-    head = ""
-    if turn.stop is not None:
-        at = axis.at(turn.stop.at)
-        side = "right" if at > 70 else "left"
-        inset = 100 - at if at > 70 else at
-        asked = _ASKED.get(turn.stop.trigger, "stopped")
-        head = f'<p class="asked"><span style="margin-{side}:{inset:.2f}%;text-align:{side}">{asked}</span></p>'
-        parts.append(_ledger(turn.stop))
-    return f'<div class="turn">{head}{"".join(parts)}</div>'
 
 
 def _call(call: Call, turn: Turn, axis: Axis) -> str:
     """One tool call: dots from ready to started, a bar while it ran, and at its end what became of it."""
-    name = _name(call)
-    state = turn.state(call)
-    end = axis.at(turn.length if call.ended is None else call.ended)
-    if call.started is None and call.ended is None and turn.stop is not None:
-        end = axis.at(turn.stop.at)
-    runs = end if call.started is None else axis.at(call.started)
-    begin = runs if call.ready is None else axis.at(call.ready)
+    lane = call_lane(call, turn)
+    name, state = called(call, _NAME), lane.state
+    begin, runs, end = axis.at(lane.begin), axis.at(lane.runs), axis.at(lane.end)
     # The words begin where the call does, or end there: so they fit at any width.
     anchor = ' class="late"' if begin > 50 else ""
     y = _CALL - 8
-    parts = [f'<svg class="call {_STATE_GRADES.get(state, "open")}" role="img" aria-label="{escape(name)} {state}">']
-    if turn.stop is not None:
-        parts.append(_stop_line(turn.stop, axis))
+    parts = [f'<svg class="call {lane.grade}" role="img" aria-label="{escape(f"{name} {state}")}">']
+    parts.append(_stop_line(turn.stop, axis))
     if runs - begin > 0.3:
         parts.append(_dots(begin, runs, y))
-    if call.started is not None:
-        parts.append(_rect("r", runs, y - 4, max(0.3, end - runs), 8, f"{name} ran for {seconds(_took(call, turn))}"))
-    if call.ready is not None:
-        parts.append(_mark("tool", "x", begin, y, f"input of {name} {call.input or 'ended'}"))
+    if lane.ran:
+        parts.append(
+            _rect("r", runs, y - 4, max(0.3, end - runs), 8, f"{name} ran for {seconds(lane.end - lane.runs)}")
+        )
+    if lane.ready is not None:
+        parts.append(_mark("tool", "x", y, begin, lane.ready.said))
     if state in _STATES:
-        parts.append(_mark(f"call-{state}", "m", end, y, f"{name} {state}"))
-    words = f'{escape(name)}: {state}<tspan class="wide">{_when(call)}</tspan>'
+        parts.append(_mark(f"call-{state}", "m", y, end, f"{name} {state}"))
+    words = f'{escape(f"{name}: {state}")}<tspan class="wide">{escape(_when(call))}</tspan>'
     parts.append(f'<text{anchor} x="{begin:.2f}%" y="11">{words}</text>')
     return "".join(parts) + "</svg>"
 
@@ -270,34 +251,19 @@ def _when(call: Call) -> str:
     return "".join(f", {part}" for part in parts if part)
 
 
-def _took(call: Call, turn: Turn) -> float:
-    return (turn.length if call.ended is None else call.ended) - (call.started or 0.0)
-
-
-def _stop_line(stop: Stop, axis: Axis) -> str:
+def _stop_line(stop: Stop | None, axis: Axis) -> str:
+    if stop is None:
+        return ""
     x = axis.at(stop.at)
     return f'<line class="s" x1="{x:.2f}%" x2="{x:.2f}%" y1="0" y2="100%"/>'
 
 
 def _ledger(stop: Stop) -> str:
     items = []
-    for word, calls, more in stop:
-        said = [_entry(call, word, stop) for call in calls] + ([others(more)] if more else [])
+    for word, read, calls in ledger(stop):
         mark = f'<svg viewBox="-8 -8 16 16" aria-hidden="true"><use class="m" href="#call-{word}"/></svg>'
-        items.append(f'<li class="{_STATE_GRADES[word]}">{mark}<b>{LEDGER[word]}</b> {", ".join(said)}</li>')
+        items.append(f'<li class="{STATE_GRADES[word]}">{mark}<b>{read}</b> {escape(", ".join(calls))}</li>')
     return f'<ul class="ledger">{"".join(items)}</ul>' if items else ""
-
-
-def _entry(call: Call, word: str, stop: Stop) -> str:
-    at = call.started if word == "running" else call.ended
-    when = "" if at is None or word == "withheld" else f" ({relative(at - stop.at)})"
-    return escape(_name(call)) + when
-
-
-def _name(call: Call) -> str:
-    """A tool's name is the model's output: it may be long, and hold anything."""
-    name = "".join(char if char.isprintable() else " " for char in call.name)
-    return name if len(name) <= _NAME else name[: _NAME - 1] + "…"
 
 
 def compact(rows: Sequence[Row], axis: Axis) -> str:
@@ -350,14 +316,14 @@ def _dots(left: float, right: float, y: float) -> str:
     return f'<line class="w" x1="{left:.2f}%" x2="{right:.2f}%" y1="{y}" y2="{y}"/>'
 
 
-def _mark(shape: str, kind: str, x: float, y: float, title: str) -> str:
+def _mark(shape: str, kind: str, y: float, x: float, title: str) -> str:
     return f'<g><title>{escape(title)}</title><use class="{kind}" href="#{shape}" x="{x:.2f}%" y="{y}"/></g>'
 
 
-def _end(line: Timeline, axis: Axis) -> str:
-    x = axis.at(line.length)
-    if axis.beyond(line.length):
-        return _mark("beyond", "m", x, 24, f"{line.outcome} beyond this axis, at {seconds(line.length)}")
+def _end(lane: Lane, axis: Axis) -> str:
+    line, x = lane.line, axis.at(lane.end)
+    if axis.beyond(lane.end):
+        return _mark("beyond", "m", 24, x, f"{line.outcome} beyond this axis, at {seconds(line.length)}")
     if line.outcome == "open":
         return ""
     shape = f"end-{line.outcome}" if line.outcome in _MARKS else "end-failed"
@@ -369,13 +335,10 @@ def _end(line: Timeline, axis: Axis) -> str:
 
 
 def _thin(row: Row, y: int, axis: Axis) -> str:
-    starts = row.turn.starts if row.turn is not None else (0.0,)
     moves = "".join(
         f"M{left:.0f} {y}h{max(2.0, right - left):.0f}"
         for left, right in _joined(
-            (axis.at(start + flow.start) * 10, axis.at(start + flow.end) * 10)
-            for start, line in zip(starts, row.lines, strict=True)
-            for flow in line.flows
+            (axis.at(flow.start) * 10, axis.at(flow.end) * 10) for lane in lanes(row) for flow in lane.flows
         )
     )
     end = axis.at(row.length) * 10

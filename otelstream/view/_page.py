@@ -17,10 +17,11 @@ from typing import Final
 from otelstream import _semconv as names
 
 from ._alerts import alerts
-from ._chart import DEFINITIONS, Axis, chart, compact, legend, spread, turn_chart
-from ._record import SpanRecord, Value
+from ._chart import DEFINITIONS, Axis, chart, compact, legend, spread
+from ._record import SpanRecord, Value, plain
 from ._sentences import Headline, headline, row_sentence, seconds
-from ._timeline import Row, Timeline
+from ._timeline import Timeline
+from ._turns import Row
 
 # Lanes drawn in full; the rest are thin rows inside groups that open.
 FULL_LANES: Final = 200
@@ -97,14 +98,11 @@ def page(
 
 
 def write_page(path: Path, text: str) -> None:
-    """Replace the page in one step, so that no reader ever sees half of it."""
+    """Replace the page in one step, so that no reader ever sees half of it. It is for its owner alone."""
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with open(handle, "w", encoding="utf-8") as file:
             file.write(text)
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(name, 0o666 & ~mask)
         os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
@@ -181,8 +179,8 @@ def _lanes(rows: Sequence[Row], axis: Axis) -> Iterator[str]:
         line = _line(row)
         yield _lane(
             line.grade,
-            f"<b>{escape(row.label)}</b><small>{_beside(row, line)}</small>",
-            turn_chart(row.turn, axis) if row.turn else chart(line, axis),
+            f"<b>{_text(row.label)}</b><small>{_beside(row, line)}</small>",
+            chart(row, axis),
             f"<span>{escape(row_sentence(row))}</span><small>{_times(row)}</small>",
             "".join(_inside(each) for each in row.lines) + _tool_spans(row),
             codes(line),
@@ -261,16 +259,13 @@ def _span(record: SpanRecord) -> str:
         )
         for event in record.events
     )
-    return (
-        f"<table><caption>Span {escape(record.name)} ({escape(record.scope)}), status {escape(record.status)}"
-        f"</caption>{attributes}</table>"
-        f"<table><caption>Events</caption>{events}</table>"
-    )
+    title = f"Span {_text(record.name)} ({_text(record.scope)}), status {record.status}"
+    return f"<table><caption>{title}</caption>{attributes}</table><table><caption>Events</caption>{events}</table>"
 
 
 def _code(name: str) -> str:
     """A dotted name that may break at its dots."""
-    return f"<code>{escape(name).replace('.', '.<wbr>')}</code>"
+    return f"<code>{escape(plain(name)).replace('.', '.<wbr>')}</code>"
 
 
 def _value(value: Value) -> str:
@@ -280,7 +275,13 @@ def _value(value: Value) -> str:
         return f"{value:.6g}"
     if isinstance(value, tuple):
         return ", ".join(_value(item) for item in value)
-    return escape(str(value))
+    return _text(str(value))
+
+
+def _text(value: str) -> str:
+    """Other people's text, which acts on nothing around it."""
+    said = escape(plain(value))
+    return said if said.isascii() else f"<bdi>{said}</bdi>"
 
 
 def _line(row: Row) -> Timeline:

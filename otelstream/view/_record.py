@@ -17,6 +17,23 @@ if TYPE_CHECKING:
 Scalar: TypeAlias = "str | bool | int | float"
 Value: TypeAlias = "Scalar | tuple[Scalar, ...]"
 Attributes: TypeAlias = Mapping[str, Value]
+# Of the conventions only what otelstream writes, or a span of its own begins with: no message content is among it.
+_SHOWN = frozenset(
+    {
+        names.OPERATION,
+        names.PROVIDER,
+        names.REQUEST_MODEL,
+        names.REQUEST_MAX_TOKENS,
+        names.REQUEST_TEMPERATURE,
+        names.REQUEST_TOP_P,
+        names.REQUEST_TOP_K,
+        names.REQUEST_STREAM,
+        names.SERVER_ADDRESS,
+        names.SERVER_PORT,
+        *(attribute.name for attribute in names.SPAN_ATTRIBUTES),
+        *(attribute for event in names.EVENTS for attribute in event.attributes),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +47,7 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class SpanRecord:
-    """One span as received: nothing here is derived from anything but the span."""
+    """One span as received, without what others wrote on it: a prompt or an answer may be in that."""
 
     name: str
     scope: str
@@ -96,7 +113,9 @@ class SpanRecord:
         is_stream = names.OUTCOME in (span.attributes or {})
         events = []
         for event in tuple(span.events):
-            attributes = _frozen(event.attributes or {})
+            if not _ours(event.name):
+                continue
+            attributes = _shown(event.attributes)
             elapsed = attributes.get(names.ELAPSED)
             if not isinstance(elapsed, (int, float)):
                 elapsed = (event.timestamp - start) / 1e9
@@ -112,11 +131,24 @@ class SpanRecord:
             started=start / 1e9,
             ended=span.end_time / 1e9 if span.end_time else None,
             status=span.status.status_code.name,
-            attributes=_frozen(span.attributes or {}),
+            attributes=_shown(span.attributes),
             events=tuple(events),
             process=os.getpid(),
             links=tuple(f"{link.context.span_id:016x}" for link in span.links),
         )
+
+
+def plain(text: str) -> str:
+    """Text of others with blanks for control characters and for the marks that turn text around."""
+    return text if text.isprintable() else "".join(char if char.isprintable() else " " for char in text)
+
+
+def _ours(name: str) -> bool:
+    return name.startswith("otelstream.")
+
+
+def _shown(attributes: Mapping[str, object] | None) -> dict[str, Value]:
+    return _frozen({name: value for name, value in (attributes or {}).items() if _ours(name) or name in _SHOWN})
 
 
 def _frozen(attributes: Mapping[str, object]) -> dict[str, Value]:

@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ._timeline import Effects, Row, Timeline
-from ._turns import Call, Stop, Turn
+from ._timeline import Effects, Timeline
+from ._turns import Call, Row, Stop, Turn
 
 _STALL_SOURCES = {
     "provider": "the provider was silent",
@@ -91,8 +91,7 @@ def _sentence(line: Timeline, more: str) -> str:
         said = f"{shown} {seconds(line.retraction.exposure)}{by}; {said[0].lower()}{said[1:]}"
     if more:
         said = f"{said[:-1]}; {more}."
-    # Tool names and error types are other people's text.
-    return said if said.isprintable() else "".join(char if char.isprintable() else " " for char in said)
+    return said
 
 
 def _counted(effects: Effects) -> str:
@@ -122,7 +121,7 @@ def _stood(stop: Stop) -> str:
     """The ledger of a turn in words."""
     parts: list[str] = []
     for word, calls, more in stop:
-        who = [_name(call) for call in calls] + ([others(more)] if more else [])
+        who = [called(call) for call in calls] + ([others(more)] if more else [])
         verb = _STOOD[word][0 if len(calls) + more == 1 else 1]
         when = ""
         if word == "committed" and len(who) == 1 and calls and calls[0].ended is not None:
@@ -134,10 +133,10 @@ def _stood(stop: Stop) -> str:
 def _ran(turn: Turn) -> str:
     """When the tools of a turn ran that nobody stopped."""
     ran = [call for call in turn.calls if call.started is not None]
-    parts = [f"{_name(call)} {_WHEN.get(call.phase, 'ran')}{_ended(call)}" for call in ran[:3]]
+    parts = [f"{called(call)} {_WHEN.get(call.phase, 'ran')}{_ended(call)}" for call in ran[:3]]
     if len(ran) > 3:
         parts.append(f"{len(ran) - 3} more ran")
-    withheld = [_name(call) for call in turn.calls if call.state == "withheld"]
+    withheld = [called(call) for call in turn.calls if call.state == "withheld"]
     return _listed([*parts, *([f"{_listed(withheld)} withheld"] if withheld else [])])
 
 
@@ -148,9 +147,9 @@ _WHEN = {
 }
 
 
-def _name(call: Call) -> str:
-    """A tool's name is the model's output, and may be long."""
-    return call.name if len(call.name) <= 40 else call.name[:39] + "…"
+def called(call: Call, most: int = 40) -> str:
+    """A tool's name, cut at *most* characters: it is the model's output, and may be long."""
+    return call.name if len(call.name) <= most else call.name[: most - 1] + "…"
 
 
 def _ended(call: Call) -> str:
@@ -212,7 +211,8 @@ def _completed(line: Timeline) -> str:
         return f"Complete, but {_looped(line)}."
     stall = line.stall
     if stall and line.stalls == 1:
-        return f"Complete, but froze for {seconds(stall.length)}: {_STALL_SOURCES[stall.source]}."
+        why = _STALL_SOURCES.get(stall.source, _STALL_SOURCES["unknown"])
+        return f"Complete, but froze for {seconds(stall.length)}: {why}."
     if line.stalls:
         return f"Complete, but froze {line.stalls} times, {seconds(line.stalled_time)} in all."
     begin = f"Complete{_retried(line)}: "

@@ -12,8 +12,8 @@ from pathlib import Path
 from ._page import page, write_page
 from ._record import SpanRecord
 from ._sentences import Headline
-from ._timeline import Row, Timeline, timeline
-from ._turns import assemble
+from ._timeline import Timeline, timeline
+from ._turns import Row, assemble
 
 HELD = 10_000  # streams drawn; older ones are only counted
 PAGE_NAME = "otelstream.html"
@@ -52,9 +52,13 @@ class Session:
     def headline(self) -> Headline:
         return Headline(self._outcomes.total(), self._said_200, self._failed_after)
 
+    @property
+    def rows(self) -> list[Row]:
+        """What is still held, streams of one turn together."""
+        return assemble(self._rows, self._tools)
+
     def page(self, notes: Sequence[str] = ()) -> str:
-        rows = assemble(self._rows, self._tools)
-        return page(rows, notes=notes, counted=self.headline, outcomes=self._outcomes)
+        return page(self.rows, notes=notes, counted=self.headline, outcomes=self._outcomes)
 
 
 class PageFile:

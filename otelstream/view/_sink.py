@@ -30,7 +30,7 @@ from ._terminal import access_line
 from ._timeline import timeline
 
 try:
-    from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+    from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
     from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
     from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 except ImportError:
@@ -48,9 +48,12 @@ class ViewExporter(SpanExporter):
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
+        self.until: int | None = None  # what begins after that instant, in Unix nanoseconds, passes by as well
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         for span in spans:
+            if self.until is not None and (span.start_time or 0) > self.until:
+                continue
             try:
                 record = SpanRecord.from_span(span)
                 if record.is_stream or record.is_tool:
@@ -71,15 +74,29 @@ class Attachment:
 
     def __init__(self, sink: Sink, close: Callable[[], object] | None = None) -> None:
         self._exporter = ViewExporter(sink)
+        self._processors: list[SpanProcessor] = []
         self._close = close
         self._known: weakref.WeakSet[Any] = weakref.WeakSet()
         self._private: TracerProvider | None = None
+        self.late = LateTracerProvider(self)
 
     def listen(self, provider: Any) -> None:
         """Receive the spans of *provider*, besides whoever receives them already."""
         if hasattr(provider, "add_span_processor") and provider not in self._known:
             self._known.add(provider)
-            provider.add_span_processor(SimpleSpanProcessor(self._exporter))
+            # One of its own for each: a provider that ends shuts its processors down.
+            for processor in (SimpleSpanProcessor(self._exporter), *self._processors):
+                provider.add_span_processor(processor)
+
+    def add(self, processor: SpanProcessor) -> None:
+        """Let *processor* hear every provider that we listen to, now or later."""
+        self._processors.append(processor)
+        for provider in tuple(self._known):
+            provider.add_span_processor(processor)
+
+    def rest(self, *, resting: bool = True) -> None:
+        """Show what is open and nothing that begins from now on, until it is told not to rest."""
+        self._exporter.until = time.time_ns() if resting else None
 
     def silence(self) -> None:
         """Show nothing more: a processor cannot be taken off its provider."""
@@ -104,6 +121,10 @@ class LateTracerProvider(trace.TracerProvider):
 
     def __init__(self, attachment: Attachment) -> None:
         self.attachment = attachment
+
+    def add_span_processor(self, processor: SpanProcessor) -> None:
+        """Add it to whichever provider there is, or comes to be."""
+        self.attachment.add(processor)
 
     def get_tracer(
         self,
@@ -156,6 +177,7 @@ def attach(tracer_provider: trace.TracerProvider | None, destination: str) -> tr
     attachment = _attachments.get(destination)
     if attachment is None:
         attachment = _attachments[destination] = _attachment_for(destination)
+    attachment.rest(resting=False)
     if tracer_provider is not None:
         attachment.listen(tracer_provider)
         return tracer_provider
@@ -163,12 +185,14 @@ def attach(tracer_provider: trace.TracerProvider | None, destination: str) -> tr
     if not isinstance(current, trace.ProxyTracerProvider):
         attachment.listen(current)
     watch_providers()
-    return LateTracerProvider(attachment)
+    return attachment.late
 
 
 def detach() -> None:
-    """Listen to no further provider. Streams that are open are shown when they end."""
+    """Listen to no further provider. Streams that are open are shown when they end, later ones are not."""
     global _unpatched
+    for attachment in _attachments.values():
+        attachment.rest()
     if _unpatched is not None:
         TracerProvider.__init__ = _unpatched  # type: ignore[method-assign]
         _unpatched = None

@@ -9,6 +9,8 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Final, TextIO
 
+from ._record import plain
+
 _COLOURS: Final[dict[str, str]] = {
     "bad": "31",
     "stopped": "33",
@@ -140,7 +142,7 @@ def _utf8(stream: TextIO) -> bool:
 
 def fit(text: str, width: int, style: Style) -> str:
     """Cut or pad *text* to *width* cells; control characters become blanks."""
-    clean = "".join(char if char.isprintable() else " " for char in text)
+    clean = plain(text)
     if not style_is_unicode(style):
         clean = to_ascii(clean)
     used = 0

@@ -13,10 +13,11 @@ from dataclasses import replace
 from itertools import zip_longest
 from typing import Final, TextIO
 
-from ._sentences import others, relative, row_sentence, seconds, sentence
+from ._geometry import ENDS, Lane, axis_limit, call_lane, lane, lanes, ledger, tick_step, ticks
+from ._sentences import row_sentence, seconds, sentence
 from ._style import ASCII, UNICODE, Style, fit, painted, style_is_unicode, style_of, to_ascii
-from ._timeline import Grade, Row, Timeline
-from ._turns import LEDGER, Call, Stop, Turn
+from ._timeline import Timeline
+from ._turns import Call, Row, Stop, Turn
 
 __all__ = [
     "ASCII",
@@ -41,7 +42,7 @@ _SENTENCE: Final = 66
 _WIDE: Final = 132
 _GUTTER: Final = 3  # between two panels side by side
 _ANSI: Final = re.compile(r"\x1b\[[0-9;]*m")
-_STEPS: Final = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600)
+_MOST_CALLS: Final = 8
 
 
 def table(rows: Sequence[Row], style: Style, *, sentences: bool = True, limit: float | None = None) -> list[str]:
@@ -56,21 +57,21 @@ def table(rows: Sequence[Row], style: Style, *, sentences: bool = True, limit: f
     limit = axis_limit(rows) if limit is None else limit
     output = [_header(style, left, columns, limit, measured, wide)]
     for row in rows:
-        grade: Grade = row.line.grade if row.line else "open"
+        grade = row.line.grade if row.line else "open"
         said = row_sentence(row) if sentences else ""
         if not style_is_unicode(style):
             said = to_ascii(said)
-        lanes = _lanes(row, limit, columns, style)
+        found = _lanes(row, limit, columns, style)
         starts = [_start(row, style, measured)]
-        starts += [style.paint(fit(label, left, style), "dim") for label, _ in lanes[1:]]
-        drawn = [start + lane for start, (_, lane) in zip(starts, lanes, strict=True)]
+        starts += [style.paint(fit(label, left, style), "dim") for label, _ in found[1:]]
+        drawn = [start + cells for start, (_, cells) in zip(starts, found, strict=True)]
         words = textwrap.wrap(said, _SENTENCE if wide else style.width - 2)
         if wide:
             blank = " " * (left + columns)
-            for lane, part in zip_longest(drawn, words, fillvalue=""):
-                output.append(((lane or blank) + " " + style.paint(part, grade)).rstrip())
+            for first, part in zip_longest(drawn, words, fillvalue=""):
+                output.append(((first or blank) + " " + style.paint(part, grade)).rstrip())
         else:
-            output += (lane.rstrip() for lane in drawn)
+            output += (line.rstrip() for line in drawn)
             output += ["  " + style.paint(part, grade) for part in words]
         if row.turn is not None and row.turn.stop is not None and sentences:
             output += _ledger(row.turn.stop, left if wide else 2, style)
@@ -93,7 +94,6 @@ def pair(rows: Sequence[Row], style: Style, limit: float) -> list[str]:
 def legend(style: Style, *, lanes: bool = False) -> list[str]:
     """Say what the marks mean; with *lanes* those of tool calls too."""
     marks = style.glyphs
-    ends = marks.ends
     items = [
         f"{marks.wait} waiting",
         f"{marks.thinking} thinking",
@@ -104,13 +104,7 @@ def legend(style: Style, *, lanes: bool = False) -> list[str]:
         f"{marks.loop} loop found",
         f"{marks.retry} retried",
         f"{marks.stop} asked to stop",
-        f"{ends['completed']} complete",
-        f"{ends['truncated']} cut by a limit",
-        f"{ends['refused']} refused",
-        f"{ends['failed']} failed",
-        f"{ends['cancelled']} stopped",
-        f"{ends['caller_error']} own error",
-        f"{ends['abandoned']} dropped",
+        *(f"{marks.ends[outcome]} {words}" for outcome, words in ENDS.items()),
     ]
     if lanes:
         items += [f"{marks.withdrawn} withdrawn", f"{marks.runs} tool runs"]
@@ -134,63 +128,65 @@ def access_line(line: Timeline, style: Style, clock: str) -> str:
     return f"{clock}  {outcome} {seconds(line.length):>7}  {first:<13} {model} {said}".rstrip()
 
 
-def draw(line: Timeline, limit: float, columns: int, style: Style, *, start: float = 0.0) -> str:
-    """Draw one timeline into exactly *columns* cells that stand for 0 to *limit* seconds; it begins at *start*."""
-    cells = [" "] * columns
-    paints: list[str] = ["open"] * columns
-    marks = style.glyphs
-    step = limit / max(1, columns - 1)
-
-    def column(at: float) -> int:
-        return min(columns - 1, max(0, int((start + at) / step)))
-
-    def put(at: float, mark: str, paint: str) -> None:
-        index = column(at)
-        cells[index], paints[index] = mark, paint
-
-    end = column(line.length)
-    waiting = end if line.first_chunk is None else column(line.first_chunk)
-    for index in range(column(0.0), waiting):
-        # Of a stream that runs nothing is known before its span ends, not even that it waits.
-        cells[index], paints[index] = marks.running if line.outcome == "open" else marks.wait, "dim"
-    for index, rate, thinking in _rates(line, start, step, columns):
-        cells[index] = marks.thinking if thinking else marks.density[_level(rate, len(marks.density))]
-        paints[index] = "dim" if thinking else "open"
-    for hole in line.holes:
-        _label_hole(cells, paints, column(hole.start) + 1, column(hole.end), seconds(hole.length))
-    for loop in line.loops:
-        put(loop.found, marks.loop, "flawed")
-    for tool in line.tools:
-        # A tool call that ends its stream shares the last column: keep both marks.
-        at = tool.at if column(tool.at) < end else tool.at - step
-        put(at, marks.tool, "good" if tool.input == "valid" else "bad")
-    if line.attempts > 1:
-        put(line.last_attempt, marks.retry, "flawed")
-    if line.first_token is not None:
-        put(line.first_token, marks.first_token, "bold")
-    later: tuple[tuple[float | None, str, str], ...] = (
-        (line.retraction.at if line.retraction else None, marks.withdrawn, "flawed"),
-        (line.stop_asked, marks.stop, "stopped"),
-    )
-    for when, mark, paint in later:
-        if when is not None:
-            put(when if column(when) < end else when - step, mark, paint)
+def draw(line: Timeline | Lane, limit: float, columns: int, style: Style) -> str:
+    """Draw one stream into exactly *columns* cells that stand for 0 to *limit* seconds."""
+    drawn = line if isinstance(line, Lane) else lane(line)
+    line = drawn.line
+    row = _Cells(limit, columns)
+    glyphs = style.glyphs
+    kinds = {
+        "tool": glyphs.tool,
+        "retry": glyphs.retry,
+        "first": glyphs.first_token,
+        "withdrawn": glyphs.withdrawn,
+        "ask": glyphs.stop,
+    }
+    end = row.column(drawn.end)
+    # Of a stream that runs nothing is known before its span ends, not even that it waits.
+    waits = glyphs.running if line.outcome == "open" else glyphs.wait
+    row.fill(row.column(drawn.start), row.column(drawn.waits_until), waits, "dim")
+    for index, rate, thinking in _rates(drawn, row.step, columns):
+        mark = glyphs.thinking if thinking else glyphs.density[_level(rate, len(glyphs.density))]
+        row.put(index, mark, "dim" if thinking else "open")
+    for hole in drawn.holes:
+        _label_hole(row, row.column(hole.start) + 1, row.column(hole.end), seconds(hole.length))
+    for loop in drawn.loops:
+        row.put(row.column(loop.found), glyphs.loop, "flawed")
+    for each in drawn.marks:
+        at = row.column(each.at)
+        if at >= end and each.kind in _BEFORE_END:
+            # It shares the last column with the end: keep both marks.
+            at = row.column(each.at - row.step)
+        row.put(at, kinds[each.kind], "bold" if each.kind == "first" else each.grade)
     if line.outcome != "open":
-        put(line.length, marks.ends.get(line.outcome, "?"), line.grade)
-    return painted(cells, paints, style)
+        row.put(end, glyphs.ends.get(line.outcome, "?"), line.grade)
+    return row.painted(style)
 
 
-def axis_limit(rows: Sequence[Row | Timeline]) -> float:
-    """The right edge of the shared axis: the longest stream, or turn."""
-    return max([row.length for row in rows] + [0.5]) * 1.001
+_BEFORE_END: Final = frozenset({"tool", "withdrawn", "ask"})
 
 
-def tick_step(limit: float, most: int) -> float:
-    """The finest readable step that gives at most *most* ticks."""
-    for step in _STEPS:
-        if limit / step <= most:
-            return step
-    return float(3600 * math.ceil(limit / 3600 / max(1, most)))
+class _Cells:
+    """A row of cells on the axis, each with its colour."""
+
+    def __init__(self, limit: float, columns: int) -> None:
+        self.cells = [" "] * columns
+        self.paints = ["open"] * columns
+        self.step = limit / max(1, columns - 1)
+
+    def column(self, at: float) -> int:
+        return min(len(self.cells) - 1, max(0, int(at / self.step)))
+
+    def put(self, index: int, words: str, paint: str) -> None:
+        """Write *words* from a cell on."""
+        for offset, char in enumerate(words):
+            self.cells[index + offset], self.paints[index + offset] = char, paint
+
+    def fill(self, begin: int, end: int, mark: str, paint: str) -> None:
+        self.put(begin, mark * (end - begin), paint)
+
+    def painted(self, style: Style) -> str:
+        return painted(self.cells, self.paints, style)
 
 
 def _start(row: Row, style: Style, measured: bool) -> str:
@@ -207,85 +203,55 @@ def _lanes(row: Row, limit: float, columns: int, style: Style) -> list[tuple[str
     """The lanes of a row with their labels: its streams, then their tool calls, and a Stop through all of them."""
     if row.turn is None:
         return [("", draw(row.line, limit, columns, style) if row.line else " " * columns)]
-    turn = row.turn
-    lanes = [
-        ("" if not index else f"  stream {index + 1}", draw(line, limit, columns, style, start=start))
-        for index, (line, start) in enumerate(zip(turn.lines, turn.starts, strict=True))
+    drawn = [
+        ("" if not index else f"  stream {index + 1}", draw(each, limit, columns, style))
+        for index, each in enumerate(lanes(row))
     ]
-    lanes += [(f"  {call.name}", _draw_call(call, turn, limit, columns, style)) for call in turn.calls[:_MOST_CALLS]]
-    if len(turn.calls) > _MOST_CALLS:
-        lanes.append((f"  {len(turn.calls) - _MOST_CALLS} more tool calls", " " * columns))
-    return lanes
+    calls = row.turn.calls
+    drawn += [(f"  {call.name}", _draw_call(call, row.turn, limit, columns, style)) for call in calls[:_MOST_CALLS]]
+    if len(calls) > _MOST_CALLS:
+        drawn.append((f"  {len(calls) - _MOST_CALLS} more tool calls", " " * columns))
+    return drawn
 
 
 def _draw_call(call: Call, turn: Turn, limit: float, columns: int, style: Style) -> str:
     """Draw one tool call: when it was ready, from when to when it ran, what became of it, in a word as well."""
-    cells = [" "] * columns
-    paints: list[str] = ["open"] * columns
-    marks = style.glyphs
-    step = limit / max(1, columns - 1)
-
-    def column(at: float) -> int:
-        return min(columns - 1, max(0, int(at / step)))
-
-    stop = None if turn.stop is None else turn.stop.at
-    state = turn.state(call)
-    paint = _STATE_PAINTS.get(state, "open")
-    end = column(call.ended if call.ended is not None else turn.length)
-    if call.started is None and call.ended is None and stop is not None:
-        end = column(stop)
-    begin = column(call.ready if call.ready is not None else call.started or 0.0)
-    runs = end if call.started is None else column(call.started)
-    for index in range(begin, runs):
-        cells[index], paints[index] = marks.wait, "dim"
-    for index in range(runs, end):
-        cells[index], paints[index] = marks.runs, paint
-    if call.ready is not None:
-        cells[begin], paints[begin] = marks.tool, "good" if call.input != "invalid" else "bad"
-    if stop is not None:
-        cells[column(stop)], paints[column(stop)] = marks.stop, "stopped"
-        if end == column(stop):
-            end = min(columns - 1, end + 1) if call.started is None else max(begin, end - 1)
-    cells[end], paints[end] = marks.states.get(state, marks.wait), paint
-    _beside(cells, paints, state, begin, end, paint)
-    return painted(cells, paints, style)
+    drawn = call_lane(call, turn)
+    row = _Cells(limit, columns)
+    glyphs = style.glyphs
+    begin, runs, end = row.column(drawn.begin), row.column(drawn.runs), row.column(drawn.end)
+    row.fill(begin, runs, glyphs.wait, "dim")
+    row.fill(runs, end, glyphs.runs, drawn.grade)
+    if drawn.ready is not None:
+        row.put(begin, glyphs.tool, drawn.ready.grade)
+    if turn.stop is not None:
+        stop = row.column(turn.stop.at)
+        row.put(stop, glyphs.stop, "stopped")
+        if end == stop:
+            end = max(begin, end - 1) if drawn.ran else min(columns - 1, end + 1)
+    row.put(end, glyphs.states.get(drawn.state, glyphs.wait), drawn.grade)
+    _beside(row, drawn.state, begin, drawn.grade)
+    return row.painted(style)
 
 
-_MOST_CALLS: Final = 8
-_STATE_PAINTS: Final = {
-    "committed": "good",
-    "running": "stopped",
-    "failed": "bad",
-    "discarded": "stopped",
-    "withheld": "flawed",
-    "compensated": "flawed",
-}
-
-
-def _beside(cells: list[str], paints: list[str], word: str, begin: int, end: int, paint: str) -> None:
+def _beside(row: _Cells, word: str, begin: int, paint: str) -> None:
     """Write a word right of what is drawn, or left of it where the right has no room."""
-    last = max(index for index, cell in enumerate(cells) if cell != " ")
-    at = last + 2 if last + 2 + len(word) <= len(cells) else begin - 1 - len(word)
+    last = max(index for index, cell in enumerate(row.cells) if cell != " ")
+    at = last + 2 if last + 2 + len(word) <= len(row.cells) else begin - 1 - len(word)
     if at >= 0:
-        for offset, char in enumerate(word):
-            cells[at + offset], paints[at + offset] = char, paint
+        row.put(at, word, paint)
 
 
 def _ledger(stop: Stop, indent: int, style: Style) -> list[str]:
     """What a Stop found, one line for each word that holds anything."""
     lines = []
-    for word, calls, more in stop:
-        said = "  ".join([*(_entry(call, word, stop) for call in calls), *([others(more)] if more else [])])
-        head = f"{style.glyphs.states[word]} {LEDGER[word]}"
+    for word, read, calls in ledger(stop):
+        said = "  ".join(calls)
+        head = f"{style.glyphs.states[word]} {read}"
         if not style_is_unicode(style):
             said = to_ascii(said)
         lines.append(" " * indent + style.paint(fit(f"{head:<23} {said}", style.width - indent, style).rstrip(), "dim"))
     return lines
-
-
-def _entry(call: Call, word: str, stop: Stop) -> str:
-    at = call.started if word == "running" else call.ended
-    return call.name if at is None or word == "withheld" else f"{call.name} ({relative(at - stop.at)})"
 
 
 def _header(style: Style, left: int, columns: int, limit: float, measured: bool, wide: bool) -> str:
@@ -293,27 +259,21 @@ def _header(style: Style, left: int, columns: int, limit: float, measured: bool,
     if measured:
         head += fit("HTTP", _HTTP, style) + fit("native", _NATIVE, style) + " "
     head = fit(head, left, style)
-    cells = [" "] * columns
-    step = tick_step(limit, max(1, columns // 9))
-    scale = limit / max(1, columns - 1)
-    count = 0
-    while count * step <= limit:
-        label = f"{count * step:g} s"
-        at = int(count * step / scale)
-        if at + len(label) <= columns:
-            cells[at : at + len(label)] = label
-        count += 1
-    text = head + "".join(cells) + (" what became of it" if wide else "")
+    row = _Cells(limit, columns)
+    for at, label in ticks(limit, tick_step(limit, max(1, columns // 9))):
+        if int(at / row.step) + len(label) <= columns:
+            row.put(int(at / row.step), label, "open")
+    text = head + "".join(row.cells) + (" what became of it" if wide else "")
     return style.paint(text.rstrip(), "dim")
 
 
-def _rates(line: Timeline, start: float, step: float, columns: int) -> Iterator[tuple[int, float, bool]]:
+def _rates(drawn: Lane, step: float, columns: int) -> Iterator[tuple[int, float, bool]]:
     """Give the chunks a second of every column that saw any."""
     chunks = [0.0] * columns
     covered = [0.0] * columns
     thinking = [0.0] * columns
-    for flow in line.flows:
-        begin, end = start + flow.start, start + flow.end
+    for flow in drawn.flows:
+        begin, end = flow.start, flow.end
         for index in range(max(0, int(begin / step)), min(columns - 1, int(end / step)) + 1):
             inside = min(end, (index + 1) * step) - max(begin, index * step)
             # A window of one instant still has its chunks.
@@ -331,14 +291,10 @@ def _level(rate: float, levels: int) -> int:
     return min(levels - 1, max(0, round(math.log2(max(rate, 1.0)))))
 
 
-def _label_hole(cells: list[str], paints: list[str], start: int, end: int, label: str) -> None:
-    for index in range(start, min(end, len(cells))):
-        cells[index] = " "
-    room = end - start
-    if room >= len(label) + 2:
-        at = start + (room - len(label)) // 2
-        for offset, char in enumerate(label):
-            cells[at + offset], paints[at + offset] = char, "flawed"
+def _label_hole(row: _Cells, start: int, end: int, label: str) -> None:
+    row.fill(start, end, " ", "open")
+    if end - start >= len(label) + 2:
+        row.put(start + (end - start - len(label)) // 2, label, "flawed")
 
 
 class LiveTable:

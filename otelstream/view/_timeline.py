@@ -5,14 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from otelstream import _semconv as names
 
-from ._record import Attributes, Moment, SpanRecord
-
-if TYPE_CHECKING:
-    from ._turns import Turn
+from ._record import Attributes, Moment, SpanRecord, plain
 
 Grade = Literal["bad", "stopped", "flawed", "good", "open"]
 
@@ -156,31 +153,6 @@ class Timeline:
         if self.propagation == "drained" or self.retraction is not None:
             return "flawed"
         return "good"
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A stream with its name, and what a status code and another span say of it."""
-
-    label: str
-    line: Timeline | None
-    http: str = ""
-    native: str = ""
-    turn: Turn | None = None  # of which `line` is the stream that says how it ended
-
-    @property
-    def lines(self) -> tuple[Timeline, ...]:
-        """Every stream of the row."""
-        if self.turn is not None:
-            return self.turn.lines
-        return (self.line,) if self.line is not None else ()
-
-    @property
-    def length(self) -> float:
-        """Seconds that the row needs of an axis."""
-        if self.turn is not None:
-            return self.turn.length
-        return self.line.length if self.line is not None else 0.0
 
 
 def timeline(record: SpanRecord, now: float | None = None) -> Timeline:
@@ -365,7 +337,7 @@ def _finish_reason(finish: Moment | None, said: Attributes) -> str:
     if finish:
         return text(finish.attributes, names.FINISH_RAW_REASON) or text(finish.attributes, names.FINISH_REASON)
     reasons = said.get(names.FINISH_REASONS)
-    return str(reasons[0]) if isinstance(reasons, tuple) and reasons and reasons[0] != "error" else ""
+    return plain(str(reasons[0])) if isinstance(reasons, tuple) and reasons and reasons[0] != "error" else ""
 
 
 def _failure_type(events: Iterable[Moment]) -> str:
@@ -387,5 +359,6 @@ def number(attributes: Attributes, name: str) -> float:
 
 
 def text(attributes: Attributes, name: str) -> str:
+    """A word as it may be shown: values are other people's text, also where ours are a closed set."""
     value = attributes.get(name)
-    return value if isinstance(value, str) else ""
+    return plain(value) if isinstance(value, str) else ""

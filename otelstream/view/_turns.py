@@ -11,7 +11,7 @@ from typing import Final
 from otelstream import _semconv as names
 
 from ._record import Attributes, SpanRecord
-from ._timeline import Row, Timeline, number, text
+from ._timeline import Timeline, number, text
 
 # A trace around a whole batch is one turn by its ids, and no picture.
 _MOST_STREAMS: Final = 6
@@ -112,6 +112,31 @@ class Turn:
         if self.stop is not None:
             return self.stop.line
         return min(reversed(self.lines), key=lambda line: _WORST_FIRST.index(line.grade))
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A stream with its name, and what a status code and another span say of it."""
+
+    label: str
+    line: Timeline | None
+    http: str = ""
+    native: str = ""
+    turn: Turn | None = None  # of which `line` is the stream that says how it ended
+
+    @property
+    def lines(self) -> tuple[Timeline, ...]:
+        """Every stream of the row."""
+        if self.turn is not None:
+            return self.turn.lines
+        return (self.line,) if self.line is not None else ()
+
+    @property
+    def length(self) -> float:
+        """Seconds that the row needs of an axis."""
+        if self.turn is not None:
+            return self.turn.length
+        return self.line.length if self.line is not None else 0.0
 
 
 def assemble(rows: Sequence[Row], tools: Iterable[SpanRecord]) -> list[Row]:

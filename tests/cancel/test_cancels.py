@@ -21,11 +21,14 @@ from tools.bench import ASK, Bench, global_provider, instrumented, spread, wait_
 from tools.control import lag_of_a_bare_close
 
 import otelstream
-from otelstream import _cancel, _turn
 from otelstream import _semconv as s
-from otelstream._ending import abandoned
-from otelstream._stream import StreamObservation, clock
-from otelstream.anthropic import _patch
+from otelstream._core.process import stopping
+from otelstream._core.process.closing import end
+from otelstream._core.record.cancel import Cancel
+from otelstream._core.record.ending import abandoned
+from otelstream._core.record.stream import StreamObservation, clock
+from otelstream._core.turns import turn as _turn
+from otelstream._stainless import attach
 from otelstream.testing import Exchange, ProviderSimulator, Schedule, Script, prose
 
 # Seconds that a loaded machine may take between two threads; the figure is the median, at the end.
@@ -161,7 +164,7 @@ def user_stop() -> None:
 def client_disconnect() -> None:
     turn = _turn.find("chat")
     assert turn is not None
-    from_another_context(lambda: _cancel.stop(turn, "client_disconnect", clock()))
+    from_another_context(lambda: stopping.stop(turn, "client_disconnect", clock()))
 
 
 def read_until(client: Any, place: str, then: Callable[[Any], None], *, leave: bool = True) -> None:
@@ -267,7 +270,7 @@ class TestAsked:
         assert (stream.cancel.close_delay or 0.0) > 0
 
     @staticmethod
-    def agrees_with_the_provider(sim: ProviderSimulator, cancel: _cancel.Cancel) -> None:
+    def agrees_with_the_provider(sim: ProviderSimulator, cancel: Cancel) -> None:
         exchange: Exchange = sim.log[0]
         closed = wait_for(lambda: exchange.closed_at or exchange.peer_closed_at)
         if exchange.closed_by == "peer":
@@ -370,7 +373,7 @@ def test_still_open(bench: Bench, sim: ProviderSimulator, client: Any) -> None:
         user_stop()
         observed = otelstream.current_stream()._stream
         assert observed is not None
-        observed.end(abandoned("shutdown"))
+        end(observed, abandoned("shutdown"))
     cancel = the_one(bench).cancel
     assert cancel is not None
     assert (cancel.trigger, cancel.propagation) == ("user_stop", "still_open")
@@ -426,7 +429,7 @@ def test_a_stop_of_a_trace_waits_for_its_next_stream(
     with bench.tracer.start_as_current_span("another agent"):
         read_until_end(client)
         assert otelstream.record_stop()
-    monkeypatch.setattr(_cancel, "clock", lambda: clock() + 301)
+    monkeypatch.setattr(stopping, "clock", lambda: clock() + 301)
     read_until_end(client)
     assert counted(bench)[("user_stop", "not_needed", "between_streams")] == 1
 
@@ -480,7 +483,7 @@ def test_a_stop_that_finds_nothing(
     bench: Bench, sim: ProviderSimulator, client: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It returns False, is counted each time, and warned about once."""
-    otelstream._actions._not_found_said.clear()  # type: ignore[attr-defined]
+    otelstream._face.actions._not_found_said.clear()  # type: ignore[attr-defined]
     assert [otelstream.record_stop(turn="nobody's") for _ in range(3)] == [False] * 3
     assert bench.points(s.STOPS_NOT_FOUND.name) == {(): 3}
     assert len([record for record in caplog.records if "no such turn" in record.message]) == 1
@@ -567,7 +570,7 @@ def test_a_close_that_hangs_is_recorded(
     bench: Bench, sim: ProviderSimulator, async_client: Any, loop: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A connection that does not let itself be closed keeps the record back for a moment, not for ever."""
-    monkeypatch.setattr(_patch, "CLOSE_PATIENCE", 0.02)
+    monkeypatch.setattr(attach, "CLOSE_PATIENCE", 0.02)
     played(sim)
 
     async def run() -> None:

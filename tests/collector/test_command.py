@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from otelstream import _collector
-from otelstream._objectives import Objective, Objectives
+from otelstream._core.record.objectives import Objective, Objectives
 from otelstream.cli import main
+from otelstream.collector import _files as _collector
 
 from .fleet import BINARY, CONFIGS, validate
 

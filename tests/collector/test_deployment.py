@@ -19,9 +19,9 @@ import jsonschema
 import pytest
 import yaml
 
-from otelstream import _collector
 from otelstream import _semconv as names
-from otelstream._objectives import Objectives
+from otelstream._core.record.objectives import Objectives
+from otelstream.collector import _files as _collector
 
 from .fleet import CONFIGS, Backend, Collector, free_port, wait_until
 

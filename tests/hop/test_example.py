@@ -20,8 +20,8 @@ import pytest
 from tools.bench import Bench, wait_for
 from websockets.sync.client import ClientConnection, connect
 
-from otelstream import _instrumentor
 from otelstream import _semconv as s
+from otelstream._face import instrumentor as _instrumentor
 from otelstream.testing import ProviderSimulator
 
 from .conftest import served

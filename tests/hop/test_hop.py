@@ -16,8 +16,10 @@ from websockets.sync.client import connect
 
 import otelstream
 from otelstream import _semconv as s
-from otelstream._ending import cancelled
-from otelstream._stream import StreamObservation
+from otelstream._core.process.closing import end
+from otelstream._core.record.ending import cancelled
+from otelstream._core.record.stream import StreamObservation
+from otelstream.anthropic._grammar import Grammar
 from otelstream.asgi import StreamHopMiddleware
 from otelstream.testing import Exchange, ProviderSimulator, Schedule, Script, prose
 
@@ -219,7 +221,7 @@ def test_no_message_is_taken_from_the_application(bench: Bench, seed: int) -> No
             stream = None
             while not seen or seen[-1]["type"] != "http.disconnect":
                 if stream is None and chance.random() < 0.4:
-                    stream = runtime.begin(operation="chat", provider="anthropic", model="m")
+                    stream = runtime.begin(operation="chat", provider="anthropic", model="m", grammar=Grammar())
                 if chance.random() < 0.3:
                     await send({"type": "http.response.start", "status": 200, "headers": []})
                 reading = asyncio.ensure_future(receive())
@@ -232,9 +234,9 @@ def test_no_message_is_taken_from_the_application(bench: Bench, seed: int) -> No
                     if not reading.cancelled():
                         seen.append(reading.result())
                 await asyncio.sleep(chance.random() / 300)
-            assert stream is None or stream.asked is None or stream.asked.trigger == "client_disconnect"
+            assert stream is None or stream.stop_asked is None or stream.stop_asked.trigger == "client_disconnect"
             if stream is not None:
-                stream.end(cancelled("app_close"))
+                end(stream, cancelled("app_close"))
 
         async def send(message: Any) -> None:
             await asyncio.sleep(0)

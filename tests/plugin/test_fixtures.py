@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import threading
@@ -13,7 +14,7 @@ import anthropic
 import pytest
 
 import otelstream
-from otelstream._instrumentor import OtelStreamInstrumentor
+from otelstream._face.instrumentor import OtelStreamInstrumentor
 from otelstream.testing import ProviderSimulator, Recorder, Schedule
 from otelstream.testing._redirect import redirected
 
@@ -54,6 +55,21 @@ def test_a_client_made_at_import_is_redirected(
     assert otelstream_recorder.stream.outcome == "completed"
     (exchange,) = otelstream_provider.log
     assert exchange.request.headers["host"] == otelstream_provider.base_url.removeprefix("http://")
+
+
+def test_an_async_client_made_at_import_outlives_its_event_loop() -> None:
+    """Test runners give each test a loop of its own; no connection of an earlier one is left in the client's pool."""
+    client = anthropic.AsyncAnthropic(base_url="http://127.0.0.1:9", api_key="k", max_retries=0)
+
+    async def ask_async() -> int:
+        messages: list[Any] = [{"role": "user", "content": "x"}]
+        stream = await client.messages.create(model="m", max_tokens=64, messages=messages, stream=True)
+        await client.messages.create(model="m", max_tokens=64, messages=messages)
+        return len([event async for event in stream])
+
+    for _ in range(3):
+        with ProviderSimulator() as provider, redirected(provider.base_url):
+            assert asyncio.run(ask_async())
 
 
 def test_a_client_made_at_import_needs_no_key(monkeypatch: pytest.MonkeyPatch, otelstream_recorder: Recorder) -> None:
@@ -216,6 +232,22 @@ def test_a_stream_of_an_earlier_test(otelstream_provider: ProviderSimulator) -> 
 
             assert recorder.stream.model == "new"
         assert [stream.model for stream in earlier.wait_for(2)] == ["old", "new"]
+
+
+def test_a_stream_that_an_earlier_test_left_open_is_not_named(otelstream_provider: ProviderSimulator) -> None:
+    """The error of a test names the streams that it began itself, open ones too."""
+    asked: dict[str, Any] = {"max_tokens": 9, "messages": [{"role": "user", "content": "x"}], "stream": True}
+    with (
+        Recorder(),
+        AT_IMPORT.messages.create(model="theirs", **asked),
+        Recorder() as recorder,
+        AT_IMPORT.messages.create(model="ours", **asked),
+    ):
+        said = recorder.timeline()
+
+    assert "still open" in said
+    assert "ours" in said
+    assert "theirs" not in said
 
 
 @pytest.mark.otelstream(stall_threshold=0.05)

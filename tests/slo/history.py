@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from otelstream import _semconv as names
-from otelstream._objectives import Objectives
+from otelstream._core.record.objectives import Objectives
 from otelstream._semconv import Metric, label_name
 
 Labels = tuple[tuple[str, str], ...]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from otelstream import ConfigurationError
-from otelstream._config import load as load_settings
+from otelstream._face.config import load as load_settings
 from otelstream._objectives_file import load_config
 from otelstream.cli import main
 

@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from otelstream import _objectives_file as _spec
-from otelstream.cli import main
-from otelstream.slo import _generate, _rules
+from otelstream.cli import _generate, main
+from otelstream.slo import _rules
 from otelstream.slo._bundled import bundled_config, folder
 
 CONFIG = bundled_config()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from otelstream._objectives import INTEGRITY_FAULTS
+from otelstream._core.record.objectives import INTEGRITY_FAULTS
 from otelstream._semconv import GAP_BOUNDS, OBJECTIVE_NAME, OBJECTIVE_RESULT, OBJECTIVE_STREAMS, label_name
 from otelstream.slo._bundled import folder
 

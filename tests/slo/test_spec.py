@@ -15,11 +15,11 @@ import pytest
 import yaml
 
 from otelstream import _objectives_file as _spec
-from otelstream._objectives import Objectives
+from otelstream._core.record.objectives import Objectives
 from otelstream._objectives_file import ObjectivesError, duration, number, percent, schema, spoken
 from otelstream.cli import main
+from otelstream.cli._generate import schema_files
 from otelstream.slo._bundled import folder, objectives_path
-from otelstream.slo._generate import schema_files
 
 GOOD: dict[str, Any] = {"name": "a", "kind": "first_token", "target": 0.95, "threshold": "2.5s"}
 
@@ -297,7 +297,7 @@ class TestCommand:
         """When one file cannot be written, no temporary file stays and no target is torn."""
         import os
 
-        from otelstream.slo import _generate
+        from otelstream.cli import _generate
 
         (tmp_path / "a").write_text("old")
         monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))

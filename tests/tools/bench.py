@@ -18,9 +18,9 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import otelstream
-from otelstream import _instrumentor
-from otelstream._registry import registry
-from otelstream._stream import StreamObservation
+from otelstream._core.record.stream import StreamObservation
+from otelstream._core.tools.registry import registry
+from otelstream._face import instrumentor as _instrumentor
 
 T = TypeVar("T")
 ASK: dict[str, Any] = {"model": "some-model", "max_tokens": 64, "messages": [{"role": "user", "content": "Go."}]}
@@ -90,7 +90,7 @@ def instrumented(**settings: Any) -> Iterator[Bench]:
     """Otelstream on for a test, with nothing left of an earlier one."""
     bench = Bench()
     otelstream.uninstrument()
-    registry.forget()
+    registry.restart()
     otelstream.instrument(tracer_provider=bench.tracer_provider, meter_provider=bench.meter_provider, **settings)
     _instrumentor.listen(bench.add)
     try:

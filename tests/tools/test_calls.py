@@ -21,11 +21,15 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 import otelstream
-from otelstream import _instrumentor, _registry, _turn
 from otelstream import _semconv as s
-from otelstream._call import ToolCall
-from otelstream._ending import Ending
-from otelstream._registry import registry
+from otelstream._core.process.closing import end
+from otelstream._core.record.call import ToolCall
+from otelstream._core.record.ending import Ending
+from otelstream._core.tools import registry as _registry
+from otelstream._core.tools.registry import registry
+from otelstream._core.turns import turn as _turn
+from otelstream._face import instrumentor as _instrumentor
+from otelstream.anthropic._grammar import Grammar
 from otelstream.testing import ProviderSimulator, Schedule, Script, prose
 
 from .bench import ASK, Bench, instrumented, wait_for
@@ -366,12 +370,12 @@ def test_not_more_than_1024_wait(bench: Bench) -> None:
     runtime = otelstream.OtelStreamInstrumentor().runtime
     assert runtime is not None
     for number in range(20):
-        stream = runtime.begin(operation="chat", provider="anthropic", model="m")
+        stream = runtime.begin(operation="chat", provider="anthropic", model="m", grammar=Grammar())
         for i in range(100):
             call = ToolCall("mail", f"id-{number}-{i}")
-            stream.tool_opened(call)
+            registry.opened(stream, call)
             stream.tool_ready(call, time.perf_counter())
-        stream.end(Ending("completed"))
+        end(stream, Ending("completed"))
     assert len(registry._waiting) == _registry.MAX_WAITING
     assert bench.points(s.TOOL_CALLS.name, s.DISPATCH_PHASE) == {("never",): 2000 - 1024}
 
@@ -384,14 +388,14 @@ def test_tool_names_from_a_hostile_source(bench: Bench, sim: ProviderSimulator, 
     runtime = otelstream.OtelStreamInstrumentor().runtime
     assert runtime is not None
     for number in range(100):
-        stream = runtime.begin(operation="chat", provider="anthropic", model="m")
+        stream = runtime.begin(operation="chat", provider="anthropic", model="m", grammar=Grammar())
         for i in range(100):
             call = ToolCall(f"\x00\x1b[31m{number}-{i}-" + "x" * 10_000, f"id\n{number}-{i}" * 1000)
-            stream.tool_opened(call)
+            registry.opened(stream, call)
             stream.tool_ready(call, time.perf_counter())
             registry.dispatched(call, "decorator", time.perf_counter())
             registry.finished(call, "committed", time.perf_counter())
-        stream.end(Ending("completed"))
+        end(stream, Ending("completed"))
     names = {name for (name,) in bench.points(s.TOOL_CALLS.name, s.TOOL_NAME)}
     assert len(names) <= s.MAX_TOOL_NAMES + 1
     assert all(name.isprintable() and len(name) <= 128 for name in names)
@@ -418,13 +422,13 @@ def turns(count: int) -> None:
 
     for number in range(count):
         with otelstream.turn(f"chat-{number}", route="chat"):
-            stream = runtime.begin(operation="chat", provider="anthropic", model="m")
+            stream = runtime.begin(operation="chat", provider="anthropic", model="m", grammar=Grammar())
             call = ToolCall("mail", f"id-{number}")
-            stream.tool_opened(call)
+            registry.opened(stream, call)
             stream.tool_ready(call, time.perf_counter())
             if number % 3 == 0:
                 otelstream.record_stop()
-            stream.end(Ending("completed"))
+            end(stream, Ending("completed"))
             if number % 2:
                 mail("a")
 

@@ -13,8 +13,8 @@ import anthropic
 import pytest
 
 from otelstream import _semconv as s
-from otelstream._call import ToolCall
-from otelstream._registry import registry
+from otelstream._core.record.call import ToolCall
+from otelstream._core.tools.registry import registry
 from otelstream.testing import Exchange, Fault, ProviderSimulator, Schedule, Script
 
 from .agent import EVIDENCES, MOMENTS, Agent, Log

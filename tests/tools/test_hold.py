@@ -18,8 +18,8 @@ import pytest
 
 import otelstream
 from otelstream import _semconv as s
-from otelstream._call import ToolCall
-from otelstream._registry import registry
+from otelstream._core.record.call import ToolCall
+from otelstream._core.tools.registry import registry
 from otelstream.testing import ProviderSimulator, Schedule, Script, prose
 
 from .bench import ASK, Bench, global_provider, instrumented, wait_for

@@ -199,7 +199,7 @@ def test_a_module_that_crashes(run: Run) -> None:
 
 
 def test_json_lines(run: Run) -> None:
-    """With --json every stream is one JSON object with all that its span carries."""
+    """With --json every stream is one JSON object with all that otelstream wrote on its span."""
     ran = run("ask()", "--json", "--no-page", sys.executable, "app.py")
 
     (line,) = [json.loads(line) for line in ran.err.splitlines() if line.startswith("{")]

@@ -13,7 +13,8 @@ import pytest
 from otelstream import _semconv as names
 from otelstream.view import _terminal
 from otelstream.view._terminal import ASCII, UNICODE, LiveTable, Style
-from otelstream.view._timeline import Row, Timeline
+from otelstream.view._timeline import Timeline
+from otelstream.view._turns import Row
 
 MakeLine = Callable[..., Timeline]
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")

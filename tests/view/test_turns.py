@@ -13,14 +13,14 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import StatusCode
 
 from otelstream import _semconv as names
-from otelstream.view import _chart, _page, _terminal
+from otelstream.view import _geometry, _page, _terminal
 from otelstream.view._record import SpanRecord
 from otelstream.view._sentences import row_sentence
 from otelstream.view._session import PageFile, Session
 from otelstream.view._sink import ViewExporter
 from otelstream.view._terminal import ASCII, UNICODE, Style
-from otelstream.view._timeline import Row, timeline
-from otelstream.view._turns import Turn, assemble
+from otelstream.view._timeline import timeline
+from otelstream.view._turns import Row, Turn, assemble
 
 from .conftest import START, MakeSpan, stream_span
 
@@ -261,7 +261,7 @@ def test_the_page_has_a_lane_for_every_call(rows: list[Row], grouped: bool) -> N
     page = _page.page(rows, grouped=grouped, pairs=[("Two", rows)])
 
     for state in ("committed", "failed", "withheld", "compensated"):
-        grade = _chart._STATE_GRADES[state]
+        grade = _geometry.STATE_GRADES[state]
         assert page.count(f'class="call {grade}" role="img" aria-label="tool_{state} {state}"') == 2
         assert f'href="#call-{state}"' in page
         assert f'id="call-{state}"' in page

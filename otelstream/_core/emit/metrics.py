@@ -1,0 +1,299 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The metrics of `_semconv.METRICS`: instruments made once, points recorded when a stream has ended."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.metrics import CallbackOptions, Meter, Observation
+
+from otelstream import _semconv as s
+from otelstream._core.emit.labels import Labels
+from otelstream._core.record.call import ToolCall
+from otelstream._core.record.cancel import Cancel
+from otelstream._core.record.settings import Settings
+from otelstream._core.record.stream import StreamObservation
+
+Common = tuple[tuple[str, str], ...]
+_LE = (*(str(bound) for bound in s.GAP_BOUNDS), "+Inf")
+
+
+class Metrics:
+    """What one process counts. Every method is called outside the hot path."""
+
+    def __init__(
+        self,
+        meter: Meter,
+        settings: Settings,
+        labels: Labels,
+        open_streams: Callable[[], Iterable[StreamObservation]],
+        info: Mapping[str, str],
+        providers: Sequence[str] = (),
+    ) -> None:
+        self._settings = settings
+        self._labels = labels
+        self._open_streams = open_streams
+        self._info = info
+        self._lock = threading.Lock()  # taken outside finalisers only, see Runtime.finish
+        self._gaps: dict[Common, list[float]] = {}  # per common set: a count per bucket, then the sum
+        self._known: set[Common] = set()
+        self._instruments: dict[str, list[Any]] = {}
+        for metric in s.METRICS:
+            self._create(meter, metric)
+        for objective in settings.objectives:
+            for model in objective.models:
+                for route in objective.routes or (None,):
+                    for provider in providers:
+                        self._zeros(labels.common("chat", provider, model, route))
+
+    def _create(self, meter: Meter, metric: s.Metric) -> None:
+        if metric.kind == "histogram":
+            bounds = {*metric.bounds}
+            if metric.threshold_kind is not None:
+                bounds.update(self._settings.objectives.thresholds(metric.threshold_kind))
+            self._instruments[metric.name] = [
+                meter.create_histogram(
+                    name, metric.unit, metric.says, explicit_bucket_boundaries_advisory=sorted(bounds)
+                )
+                for name in self._names(metric)
+            ]
+        elif metric.kind == "counter":
+            self._instruments[metric.name] = [meter.create_counter(metric.name, metric.unit, metric.says)]
+        elif metric is s.STREAM_ACTIVE:
+            meter.create_observable_up_down_counter(metric.name, [self._observe_active], metric.unit, metric.says)
+        elif metric is s.INFO:
+            meter.create_observable_gauge(metric.name, [self._observe_info], metric.unit, metric.says)
+        elif self._settings.chunk_metric == "buckets":
+            observe = self._observe_buckets if metric is s.STREAM_GAP_BUCKET else self._observe_gap_sum
+            meter.create_observable_counter(metric.name, [observe], metric.unit, metric.says)
+
+    def _names(self, metric: s.Metric) -> tuple[str, ...]:
+        """The released name of a conventions' metric, the coming one, or both, as setting `semconv` says."""
+        if not metric.semconv:
+            return (metric.name,)
+        if metric is s.CLIENT_TIME_PER_CHUNK and self._settings.chunk_metric != "semconv":
+            return ()
+        latest = metric.name.replace(".operation.", ".inference.")
+        return {"released": (metric.name,), "latest": (latest,), "dup": (metric.name, latest)}[self._settings.semconv]
+
+    # --- recording ----------------------------------------------------------------------------------------
+
+    def add(
+        self,
+        metric: s.Metric,
+        common: Mapping[str, str],
+        extra: dict[str, str | bool] | None = None,
+        amount: float = 1,
+        context: Context | None = None,
+    ) -> None:
+        """Count, or record into a histogram, with labels bounded."""
+        labels: dict[str, str | bool] = {**common} if metric.common else {}
+        if extra:
+            labels.update(self._labels.extra(metric, extra))
+        for instrument in self._instruments[metric.name]:
+            (instrument.record if metric.kind == "histogram" else instrument.add)(amount, labels, context)
+
+    def started(self, stream: StreamObservation) -> None:
+        """The first request of a model exports its zeros: `rate()` never sees a series' first increment."""
+        common = self.common(stream)
+        if tuple(common.items()) not in self._known:
+            self._zeros(common)
+
+    def _zeros(self, common: Mapping[str, str]) -> None:
+        self._known.add(tuple(common.items()))
+        for objective in self._settings.objectives:
+            if objective.covers(common[s.REQUEST_MODEL], common.get(s.ROUTE)):
+                for result in ("good", "bad", "excluded"):
+                    labels: dict[str, str | bool] = {
+                        s.OBJECTIVE_NAME: objective.name,
+                        s.OBJECTIVE_RESULT: result,
+                    }
+                    self.add(s.OBJECTIVE_STREAMS, common, labels, 0)
+
+    def retried(self, stream: StreamObservation, error_type: str) -> None:
+        self.add(s.STREAM_RETRIES, self.common(stream), {s.ERROR_TYPE: self._labels.error(error_type)})
+
+    def chunk_times(self, stream: StreamObservation, gaps: Iterable[float]) -> None:
+        """Record every gap on the conventions' histogram: `chunk_metric=semconv` only, 7 µs each."""
+        for gap in gaps:
+            self.add(s.CLIENT_TIME_PER_CHUNK, self.common(stream), amount=gap)
+
+    def common(self, stream: StreamObservation) -> Mapping[str, str]:
+        return self._labels.common(stream.operation, stream.provider, stream.model, stream.route)
+
+    def ended(self, stream: StreamObservation) -> None:
+        """Record everything that one ended stream says."""
+        common = self.common(stream)
+        context = trace.set_span_in_context(stream.span) if stream.span is not None else None
+        outcome, fault, phase = stream.outcome or "failed", stream.fault, stream.phase
+        duration = stream.duration or 0.0
+
+        def add(metric: s.Metric, amount: float = 1, **extra: Any) -> None:
+            self.add(metric, common, extra.get("labels"), amount, context)
+
+        add(s.STREAMS, labels={s.OUTCOME: outcome, s.PHASE: phase, s.FAULT: fault})
+        if fault != "none":
+            error = self._labels.error(stream.error_type or fault)
+            add(s.STREAM_FAILURES, labels={s.FAULT: fault, s.PHASE: phase, s.ERROR_TYPE: error})
+        for objective, result in stream.judged:
+            add(s.OBJECTIVE_STREAMS, labels={s.OBJECTIVE_NAME: objective.name, s.OBJECTIVE_RESULT: result})
+        add(s.STREAM_DURATION, duration, labels={s.OUTCOME: outcome})
+        self._first_token(stream, add, outcome, duration)
+        for stall in stream.stalls:
+            stall_labels = {s.STALL_SOURCE: stall.source, s.BLOCK_KIND: stall.kind}
+            add(s.STREAM_STALLS, labels=dict(stall_labels))
+            add(s.STREAM_STALL_DURATION, stall.duration, labels=stall_labels)
+        if stream.stalls:
+            longest = max(stream.stalls, key=lambda stall: stall.duration)
+            add(s.STREAM_STALLED, labels={s.STALL_SOURCE: longest.source})
+        rate = stream.output_rate
+        if rate is not None:
+            add(s.STREAM_OUTPUT_RATE, rate)
+        for loop in stream.repetitions:
+            add(s.STREAM_REPETITION_COUNT, labels={s.BLOCK_KIND: loop.kind})
+            add(s.STREAM_REPETITION_WASTED, loop.repetition.wasted, labels={s.BLOCK_KIND: loop.kind})
+        for when, _ in stream.actions:
+            add(s.ACTION_LEAD_TIME, max(0.0, (stream.end_at or when) - when))
+        self._gaps_of(stream, common, add)
+        if not stream.foreign:
+            self._conventions(stream, add, duration)
+
+    def cancelled(self, stream: StreamObservation, cancel: Cancel) -> None:
+        """Count a stream that was asked to stop."""
+        common = self.common(stream)
+        context = trace.set_span_in_context(stream.span) if stream.span is not None else None
+        labels: dict[str, str | bool] = {
+            s.CANCEL_TRIGGER: cancel.trigger,
+            s.CANCEL_PROPAGATION: cancel.propagation,
+            s.CANCEL_AT: cancel.where,
+        }
+        self.add(s.CANCELLATIONS, common, labels, context=context)
+        if stream.first_token_at is not None:
+            progress = max(0.0, cancel.at - stream.first_token_at)
+            self.add(s.CANCELLATION_PROGRESS, common, {s.CANCEL_TRIGGER: cancel.trigger}, progress, context)
+        if cancel.close_delay is not None:
+            propagation: dict[str, str | bool] = {s.CANCEL_PROPAGATION: cancel.propagation}
+            self.add(s.CANCELLATION_DURATION, common, propagation, cancel.close_delay, context)
+            self.add(s.CANCELLATION_DELIVERED_AFTER, common, None, cancel.delivered_chars or 0, context)
+
+    def stopped_between(self, stream: StreamObservation, trigger: s.Trigger) -> None:
+        """Count a stop that came when `stream` was over and no other one followed."""
+        self._stopped(self.common(stream), trigger)
+
+    def stopped_nothing(self, route: str | None, trigger: s.Trigger) -> None:
+        """Count a stop of a turn that had no stream at all."""
+        self._stopped(self._labels.common("chat", s.OTHER, s.OTHER, route), trigger)
+
+    def _stopped(self, common: Mapping[str, str], trigger: s.Trigger) -> None:
+        labels: dict[str, str | bool] = {
+            s.CANCEL_TRIGGER: trigger,
+            s.CANCEL_PROPAGATION: "not_needed",
+            s.CANCEL_AT: "between_streams",
+        }
+        self.add(s.CANCELLATIONS, common, labels)
+
+    def hop(self, stream: StreamObservation, outcome: s.HopOutcome, first_byte: float | None, duration: float) -> None:
+        """Record what the browser got of the request that `stream` was begun in."""
+        labels: dict[str, str | bool] = {s.HOP_OUTCOME: outcome}
+        if first_byte is not None:
+            self.add(s.HOP_FIRST_BYTE, self.common(stream), dict(labels), first_byte)
+        self.add(s.HOP_DURATION, self.common(stream), labels, duration)
+
+    def tool_call(self, stream: StreamObservation, call: ToolCall) -> None:
+        """Count one tool call, whose fate is known and whose stream has ended."""
+        labels: dict[str, str | bool] = {
+            s.TOOL_NAME: self._labels.tool(call.name),
+            s.TOOL_CALL_EFFECT: call.effect,
+            s.DISPATCH_PHASE: call.phase or "never",
+            s.TOOL_CALL_INPUT: call.input or s.OTHER,
+            s.TOOL_CALL_STATE: call.state or "discarded",
+        }
+        self.add(s.TOOL_CALLS, {}, labels)
+        since_end = call.since_end
+        if since_end is None:
+            return
+        metric = s.TOOL_DISPATCH_LEAD if since_end < 0 else s.TOOL_DISPATCH_LAG
+        self.add(metric, self.common(stream), {s.TOOL_CALL_EFFECT: call.effect}, abs(since_end))
+
+    def side_effect(self, stream: StreamObservation, call: ToolCall, word: s.SideEffect) -> None:
+        """Count one call as a stop found it: once, and once more when it is compensated."""
+        if word in call.stood or (call.stood and word != "compensated"):
+            return
+        call.stood.add(word)
+        self.add(s.CANCELLATION_SIDE_EFFECTS, self.common(stream), {s.SIDE_EFFECT: word})
+
+    @staticmethod
+    def _first_token(stream: StreamObservation, add: Any, outcome: str, duration: float) -> None:
+        first_token = stream.time_to_first_token
+        if first_token is None:
+            add(s.STREAM_WAIT_WITHOUT_TOKEN, duration, labels={s.OUTCOME: outcome})
+            return
+        kind = stream.first_token_kind or "text"
+        add(s.STREAM_TTFT, first_token, labels={s.FIRST_TOKEN_KIND: kind, s.CACHE: stream.cache})
+        first_chunk = stream.time_to_first_chunk
+        if stream.first_chunk_kind == "thinking" and first_chunk is not None:
+            add(s.STREAM_THINKING_TIME, first_token - first_chunk)
+
+    def _gaps_of(self, stream: StreamObservation, common: Mapping[str, str], add: Any) -> None:
+        gaps = stream.cadence.all
+        if not gaps.count:
+            return
+        add(s.STREAM_GAP_MAX, gaps.longest)
+        if self._settings.chunk_metric != "buckets":
+            return
+        with self._lock:
+            kept = self._gaps.setdefault(tuple(common.items()), [0] * (len(_LE) + 1))
+            for index, count in enumerate(gaps.counts):
+                kept[index] += count
+            kept[-1] += gaps.total
+
+    def _conventions(self, stream: StreamObservation, add: Any, duration: float) -> None:
+        failed = stream.outcome == "failed" and stream.error_type
+        labels = {s.ERROR_TYPE: self._labels.error(failed)} if failed else None
+        add(s.CLIENT_DURATION, duration, labels=labels)
+        if stream.time_to_first_chunk is not None:
+            add(s.CLIENT_TIME_TO_FIRST_CHUNK, stream.time_to_first_chunk)
+        for token_type, name in (("input", s.INPUT_TOKENS), ("output", s.OUTPUT_TOKENS)):
+            if name in stream.usage:
+                add(s.CLIENT_TOKENS, stream.usage[name], labels={s.TOKEN_TYPE: token_type})
+
+    # --- collection ---------------------------------------------------------------------------------------
+
+    def restart(self) -> None:
+        """Start anew, in a forked child."""
+        self._lock = threading.Lock()
+        self._gaps = {}
+
+    def _observe_active(self, _: CallbackOptions) -> Iterable[Observation]:
+        counts = {key: dict.fromkeys(s.STREAM_STATES, 0) for key in list(self._known)}
+        for stream in self._open_streams():
+            states = counts.setdefault(tuple(self.common(stream).items()), dict.fromkeys(s.STREAM_STATES, 0))
+            states[stream.state] += 1
+        return [
+            Observation(count, {**dict(key), s.STREAM_STATE: state})
+            for key, states in counts.items()
+            for state, count in states.items()
+        ]
+
+    def _observe_info(self, _: CallbackOptions) -> Iterable[Observation]:
+        return [Observation(1, dict(self._info))]
+
+    def _observe_buckets(self, _: CallbackOptions) -> Iterable[Observation]:
+        points = []
+        for key, kept in self._snapshot():
+            total = 0.0
+            for bound, count in zip(_LE, kept, strict=False):
+                total += count
+                points.append(Observation(int(total), {**dict(key), s.GAP_LE: bound}))
+        return points
+
+    def _observe_gap_sum(self, _: CallbackOptions) -> Iterable[Observation]:
+        return [Observation(kept[-1], dict(key)) for key, kept in self._snapshot()]
+
+    def _snapshot(self) -> list[tuple[Common, list[float]]]:
+        with self._lock:
+            return [(key, list(kept)) for key, kept in self._gaps.items()]

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Streams that nobody holds any more: ended at once, or after the collection of garbage that found them."""
+
+from __future__ import annotations
+
+import gc
+from collections import deque
+from collections.abc import Callable
+
+from otelstream._core.process.closing import end
+from otelstream._core.record.ending import abandoned
+from otelstream._core.record.stream import StreamObservation
+from otelstream._trouble import trouble
+
+_collecting = False
+_dropped: deque[tuple[StreamObservation, Callable[[], object] | None]] = deque()
+
+
+def collecting() -> bool:
+    """Whether the cyclic collector is at work."""
+    return _collecting
+
+
+def dropped(stream: StreamObservation, then: Callable[[], object] | None = None) -> None:
+    """End a stream that nobody holds any more, and call `then`. Never raises.
+
+    During a collection not before it is over: a generator that holds the stream's `with` may be taken later in the
+    same one, and what its closing says goes first.
+    """
+    if _collecting:
+        _dropped.append((stream, then))
+    else:
+        _decide(stream, then)
+
+
+def _decide(stream: StreamObservation, then: Callable[[], object] | None) -> None:
+    try:
+        end(stream, abandoned("gc"))
+        if then is not None:
+            then()
+    except Exception:
+        trouble("ending a dropped stream")
+
+
+def _on_collection(phase: str, _: dict[str, int]) -> None:
+    global _collecting
+    if phase == "start":
+        _collecting = True
+        return
+    while _dropped:
+        _decide(*_dropped.popleft())
+    _collecting = False
+
+
+def watch() -> None:
+    """Hear of collections."""
+    if _on_collection not in gc.callbacks:
+        gc.callbacks.append(_on_collection)
+
+
+def unwatch() -> None:
+    """Leave no callback behind."""
+    global _collecting
+    if _on_collection in gc.callbacks:
+        gc.callbacks.remove(_on_collection)
+        _collecting = False
+
+
+def restart() -> None:
+    """Start anew, in a forked child."""
+    global _collecting
+    _collecting = False
+    _dropped.clear()

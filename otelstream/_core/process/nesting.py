@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whose request is being made here: a request made inside another one's is its own business."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar, Token
+from typing import NamedTuple
+
+from otelstream._core.record.stream import StreamObservation
+from otelstream._core.turns.turn import reset
+
+
+class _Making(NamedTuple):
+    stream: StreamObservation | None
+    router: bool  # what it calls below is this very stream
+
+
+_making: ContextVar[_Making | None] = ContextVar("otelstream_request", default=None)
+Mark = Token["_Making | None"]
+
+
+def enter(stream: StreamObservation | None, *, router: bool = False) -> Mark:
+    """A request begins: of `stream`, or of nobody that is observed. To be left by `leave()` in the same context."""
+    return _making.set(_Making(stream, router))
+
+
+def leave(mark: Mark) -> None:
+    """The request is made."""
+    reset(_making, mark)
+
+
+def current() -> StreamObservation | None:
+    """The stream whose request is being made in this context."""
+    making = _making.get()
+    return making.stream if making is not None else None
+
+
+def routed() -> bool:
+    """Whether an SDK that observes itself calls another one here: one record, the outer's."""
+    making = _making.get()
+    return making is not None and making.router

@@ -1,0 +1,306 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The hot path: a stream's events stamped as they pass, in the place of an SDK's generator or around it.
+
+Per delta it costs two clock reads, a comparison of a name and one of times, two list appends and a countdown;
+everything else waits for a batch of deltas, a structural event or the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
+
+from otelstream._core.process.closing import decide, end, publish
+from otelstream._core.record.batch import countdown, flush
+from otelstream._core.record.ending import CUT_SHORT, Ending, by_departure, cancelled, failed, identity, is_task_cancel
+from otelstream._core.record.intake import event
+from otelstream._core.record.looplag import heartbeat
+from otelstream._core.record.stream import StreamObservation, clock
+from otelstream._core.tools import parked
+from otelstream._trouble import trouble
+
+
+class Attached:
+    """What an adapter keeps with a stream. This one serves an SDK whose streams nobody closes but by leaving them."""
+
+    __slots__ = ()
+
+    def whose(self, stream: StreamObservation, error: BaseException) -> Ending:
+        """The verdict when `error` came up out of the body, or down from who reads."""
+        if isinstance(error, Exception):
+            return failed("connection_lost", "connection_error")
+        return by_departure(error)
+
+    def reader_left(self, stream: StreamObservation) -> None:
+        """Who reads let go of the events, and nobody closed the stream itself."""
+        end(stream, cancelled("generator_close"))
+
+
+def read(events: Iterator[Any], stream: StreamObservation, close: Callable[[], object]) -> Iterator[Any]:
+    """Yield the very server-sent events of `events`, each as it arrives; `close` where the application asks for it."""
+    wait, keep = stream.waits.append, stream.datas.append
+    threshold, grammar = stream.runtime.settings.stall_threshold, stream.grammar
+    delta, shape = grammar.delta, grammar.shape
+    left = countdown(stream)
+    _begun(stream)
+    ask = stream.waiting_since = last = clock()
+    try:
+        for sse in events:
+            stream.last = got = clock()
+            if sse._event == delta or (shape is not None and shape(sse._data)):
+                wait(got - ask)
+                keep(sse._data)
+                left -= 1
+                if left and got - last < threshold:
+                    yield sse
+                    stream.waiting_since = ask = clock()
+                    last = got
+                    continue
+                left = _batch(stream, got, ask, last)
+                yield sse
+                stream.waiting_since = ask = clock()
+            else:
+                left = structural(stream, sse._event, sse._data, got, ask, last)
+                shape = grammar.shape
+                yield sse
+                ask = _resumed(stream)
+            last = got
+            if not left:
+                break
+        else:
+            exhausted(stream)
+            return
+        decide(stream, cancelled("app_close"))
+        try:
+            close()
+        finally:
+            publish(stream)
+    except BaseException as error:
+        broken(stream, error)
+        raise
+
+
+async def aread(
+    events: AsyncIterator[Any], stream: StreamObservation, close: Callable[[], Awaitable[object]]
+) -> AsyncIterator[Any]:
+    """Yield the very server-sent events of `events`, each as it arrives; the async twin of `read`."""
+    wait, keep = stream.waits.append, stream.datas.append
+    threshold, grammar = stream.runtime.settings.stall_threshold, stream.grammar
+    delta, shape = grammar.delta, grammar.shape
+    left = countdown(stream)
+    _begun(stream)
+    _listen(stream)
+    ask = stream.waiting_since = last = clock()
+    try:
+        async for sse in events:
+            stream.last = got = clock()
+            if sse._event == delta or (shape is not None and shape(sse._data)):
+                wait(got - ask)
+                keep(sse._data)
+                left -= 1
+                if left and got - last < threshold:
+                    yield sse
+                    stream.waiting_since = ask = clock()
+                    last = got
+                    continue
+                left = _batch(stream, got, ask, last)
+                yield sse
+                stream.waiting_since = ask = clock()
+            else:
+                left = structural(stream, sse._event, sse._data, got, ask, last)
+                shape = grammar.shape
+                yield sse
+                ask = _resumed(stream)
+            last = got
+            if not left:
+                break
+        else:
+            exhausted(stream)
+            return
+        decide(stream, cancelled("app_close"))
+        try:
+            await close()
+        finally:
+            publish(stream)
+    except BaseException as error:
+        broken(stream, error)
+        raise
+
+
+class Steps:
+    """The same for who is handed one event at a time: lines of a raw body, an iterator's `__next__`."""
+
+    __slots__ = ("_left", "_stream")
+
+    def __init__(self, stream: StreamObservation) -> None:
+        self._stream = stream
+        self._left = 1
+
+    def took(self, name: str | None, data: str, got: float, ask: float) -> float:
+        """Take in one event that arrived at `got`, asked for at `ask`; returns when the next one's wait began."""
+        stream = self._stream
+        grammar = stream.grammar
+        if name == grammar.delta or (grammar.shape is not None and grammar.shape(data)):
+            stream.waits.append(got - ask)
+            stream.datas.append(data)
+            self._left -= 1
+            if self._left <= 0 or got - ask > stream.runtime.settings.stall_threshold:
+                self._left = flush(stream, got) or 1
+            return got
+        self._left = structural(stream, name, data, got, ask, ask) or countdown(stream)
+        return got - stream.carry
+
+
+def around(items: Iterator[Any], stream: StreamObservation, data_of: Callable[[Any], str]) -> Iterator[Any]:
+    """Yield the very items of an iterator, each as it arrives; `data_of` gives an item's data."""
+    steps = Steps(stream)
+    _begun(stream)
+    ask = stream.waiting_since = last = clock()
+    try:
+        for item in items:
+            stream.last = got = clock()
+            kept_parked(stream, last, ask)
+            steps.took(None, data_of(item), got, ask - stream.carry)
+            yield item
+            last, ask = got, clock()
+            stream.waiting_since = ask
+    except BaseException as error:
+        broken(stream, error)
+        raise
+    exhausted(stream)
+
+
+async def aaround(
+    items: AsyncIterator[Any], stream: StreamObservation, data_of: Callable[[Any], str]
+) -> AsyncIterator[Any]:
+    """Yield the very items of an async iterator; the async twin of `around`."""
+    steps = Steps(stream)
+    _begun(stream)
+    _listen(stream)
+    ask = stream.waiting_since = last = clock()
+    try:
+        async for item in items:
+            stream.last = got = clock()
+            kept_parked(stream, last, ask)
+            steps.took(None, data_of(item), got, ask - stream.carry)
+            yield item
+            last, ask = got, clock()
+            stream.waiting_since = ask
+    except BaseException as error:
+        broken(stream, error)
+        raise
+    exhausted(stream)
+
+
+def lazily(start: Callable[[], Iterator[Any]]) -> Iterator[Any]:
+    """Begin with the first `next`, as an SDK does whose request leaves only then."""
+    yield from start()
+
+
+def _batch(stream: StreamObservation, got: float, ask: float, last: float) -> int:
+    """A batch is full, or time passed since the event at `last`. Returns the next countdown, 0 to stop."""
+    try:
+        kept_parked(stream, last, ask)
+        return flush(stream, got)
+    except Exception:
+        trouble("summing chunks")
+        return 1
+
+
+def structural(stream: StreamObservation, name: str | None, data: str, got: float, ask: float, last: float) -> int:
+    """Take in any event but a delta; the time waited for it belongs to the next chunk's gap."""
+    stream.activity = got
+    try:
+        kept_parked(stream, last, ask)
+        left = event(stream, name, data, got, got - ask)
+        if stream.told is not None:
+            end(stream, stream.told, got)
+        return left
+    except Exception:
+        trouble("reading an event")
+        return 1
+
+
+def _resumed(stream: StreamObservation) -> float:
+    """The reader asks for more after a structural event: as of then, less what it waited since the last chunk."""
+    stream.waiting_since = stream.last = clock() - stream.carry
+    return stream.waiting_since
+
+
+def kept_parked(stream: StreamObservation, start: float, end: float) -> None:
+    """The consumer kept the stream parked: a stall, if for longer than the threshold."""
+    if end - start > stream.runtime.settings.stall_threshold and stream.first_chunk_at is not None:
+        by_tool = parked.by_tool(stream, start, end)
+        stream.stalled(end - start, "own_tool" if by_tool else "consumer", end)
+
+
+def _listen(stream: StreamObservation) -> None:
+    try:
+        heart = heartbeat()
+        if heart is not None:
+            heart.read_by(stream)
+            stream.loop = heart
+    except Exception:
+        trouble("starting a heartbeat")
+
+
+def _begun(stream: StreamObservation) -> None:
+    """The first read. An exception that is being handled here is not one that this stream raised."""
+    handled = sys.exc_info()[1]
+    if handled is not None:
+        stream.opened_under = identity(handled)
+
+
+def exhausted(stream: StreamObservation) -> None:
+    """The body ended by itself; a terminal event, had there been one, has decided already."""
+    end(stream, stream.grammar.complete_at_eof(stream.finish_reason) or CUT_SHORT)
+
+
+def broken(stream: StreamObservation, error: BaseException) -> None:
+    """`error` came up out of the body, or down from whoever reads: a drop, a close, a cancel."""
+    if stream.ending is not None:
+        return
+    try:
+        if isinstance(error, GeneratorExit):
+            stream.attached.reader_left(stream)
+        elif is_task_cancel(error) and stream.native_end is None:
+            after_this_step(stream, error)
+        else:
+            end(stream, stream.attached.whose(stream, error))
+    except Exception:
+        trouble("ending a stream")
+
+
+def after_this_step(stream: StreamObservation, error: BaseException) -> None:
+    """Decide on a task's cancel a few steps later: a time-out inside the stream's `with` shows by then.
+
+    `asyncio.wait_for()` before Python 3.12 reads in a task of its own, whose cancel takes its steps to come back.
+    """
+    stream.verdict = stream.attached.whose(stream, error)
+    stream.activity = clock()
+    try:
+        _Later(stream, stream.verdict, asyncio.get_running_loop())()
+    except RuntimeError:
+        end(stream, stream.verdict)
+
+
+class _Later:
+    """Ends a stream some steps of the loop from now, or when the loop is closed before."""
+
+    __slots__ = ("_at", "_ending", "_loop", "_steps", "_stream")
+
+    def __init__(self, stream: StreamObservation, ending: Ending, loop: asyncio.AbstractEventLoop) -> None:
+        self._stream, self._ending, self._loop = stream, ending, loop
+        self._at, self._steps = stream.activity, 16
+
+    def __call__(self) -> None:
+        if self._steps and self._stream.ending is None:
+            self._steps -= 1
+            self._loop.call_soon(self)
+        else:
+            end(self._stream, self._ending, self._at)
+
+    def __del__(self) -> None:
+        end(self._stream, self._ending, self._at)

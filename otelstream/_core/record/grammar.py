@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one provider's events mean: the part of an adapter that the record asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from otelstream._core.record.ending import Ending, by_finish_reason
+from otelstream._core.record.facts import Delta, Fact
+
+
+class Grammar(Protocol):
+    """One stream's grammar; it may keep a state. Nothing of it is called once per chunk but `shape`."""
+
+    delta: str  # the event name that makes a delta; "" where the protocol names none
+    shape: Callable[[str], bool] | None  # whether this data is a mere delta; set by `learned`, None while unknown
+
+    def structural(self, name: str | None, data: str) -> Iterable[Fact]:
+        """Say what any other event means, in order. A ValueError says that nobody can decode it."""
+        ...
+
+    def piece(self, data: str) -> Delta | None:
+        """Decode one delta; None for one without generated text. A ValueError says that nobody can."""
+        ...
+
+    def learned(self, prefix: str) -> None:
+        """The deltas of the block that is read now begin with `prefix`, up to their text; "" when unknown again."""
+        ...
+
+    def is_known(self, name: str | None) -> bool:
+        """Whether an event of that name belongs to the protocol, so that one without sense is a fault."""
+        ...
+
+    def complete_at_eof(self, finish_reason: str | None) -> Ending | None:
+        """How a stream ended whose body ended without a terminal event; None: it was cut short."""
+        ...
+
+
+class NoTerminal:
+    """For protocols that end with their body: whole once every choice has its finish reason."""
+
+    def complete_at_eof(self, finish_reason: str | None) -> Ending | None:
+        """The finish reason's verdict, if there is one."""
+        return None if finish_reason is None else by_finish_reason(finish_reason)

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One checked set of settings, as everything that observes reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from otelstream._core.record.objectives import Objectives
+from otelstream._semconv import Effect
+
+Spans = Literal["auto", "own", "enrich", "off"]
+Events = Literal["span", "log", "both", "off"]
+Semconv = Literal["released", "latest", "dup"]
+ChunkMetric = Literal["buckets", "semconv", "off"]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What `instrument()` was asked for; durations in seconds."""
+
+    spans: Spans = "auto"
+    events: Events = "span"
+    semconv: Semconv = "released"
+    stall_threshold: float = 2.0
+    freeze_threshold: float = 10.0
+    cancel_late_after: float = 1.0
+    repetition: bool = True
+    chunk_events: bool = False
+    chunk_metric: ChunkMetric = "buckets"
+    tools: Mapping[str, Effect] = field(default_factory=dict)
+    objectives: Objectives = field(default_factory=Objectives)
+    view: str = "off"

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The gate of `@tool(hold=True)`: a call runs only after a clean end of the stream that asked for it."""
+
+from __future__ import annotations
+
+import _thread
+import asyncio
+import math
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from time import perf_counter as clock
+
+from otelstream._core.record.call import ToolCall
+from otelstream._core.record.place import here
+from otelstream._core.tools.registry import registry
+from otelstream._errors import ConfigurationError, ToolWithheld
+from otelstream._trouble import logger
+
+LOOK = 0.05  # seconds between two looks at a reader that may have stopped reading
+_ungated: set[str] = set()
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """How a tool is held; durations in seconds."""
+
+    ack: bool
+    timeout: float
+    patience: float
+
+    @classmethod
+    def checked(cls, hold: object, timeout: object, patience: object) -> Hold:
+        """Check what the application asked for.
+
+        Raises:
+            ConfigurationError: names the argument, the value and what is allowed.
+        """
+        if hold is not True and hold != "ack":
+            raise ConfigurationError(f"hold={hold!r} is not allowed: use True or False or 'ack'")
+        numbers = []
+        for name, value in (("hold_timeout", timeout), ("hold_patience", patience)):
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+                raise ConfigurationError(f"{name}={value!r} is not allowed: use a positive number of seconds")
+            numbers.append(float(value))
+        return cls(hold == "ack", *numbers)
+
+    def ungated(self, name: str) -> None:
+        """A held tool runs without a streamed call to wait for: say so once."""
+        if name not in _ungated:
+            _ungated.add(name)
+            logger.warning("tool %r is held, but no streamed call of that name is known: it runs at once", name)
+
+    def pass_(self, call: ToolCall) -> None:
+        """Return when `call` may run; the calling thread waits. Raises ToolWithheld when it must not."""
+        lock = _thread.allocate_lock()
+        lock.acquire()
+        began = clock()
+
+        def wake() -> None:
+            if lock.locked():
+                lock.release()
+
+        with _Waiting(call, wake):
+            while not self._may_run(call, began, blocking=True):
+                lock.acquire(timeout=LOOK)
+
+    async def apass(self, call: ToolCall) -> None:
+        """Return when `call` may run; the calling task waits. Raises ToolWithheld when it must not."""
+        began = clock()
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            with _Waiting(call, lambda: None):
+                while not self._may_run(call, began, blocking=False):
+                    await _trio_sleep(LOOK)
+            return
+        event = asyncio.Event()
+        with _Waiting(call, lambda: _wake(loop, event)):
+            while not self._may_run(call, began, blocking=False):
+                event.clear()
+                waiting = asyncio.ensure_future(event.wait())
+                try:
+                    await asyncio.wait([waiting], timeout=LOOK)
+                finally:
+                    waiting.cancel()
+
+    def _may_run(self, call: ToolCall, began: float, *, blocking: bool) -> bool:
+        """True to run, False to wait on; raises ToolWithheld, and records it, to refuse."""
+        reason = _refusal(call) or self._impatience(call, began, blocking=blocking)
+        if reason is None:
+            stream = call.stream
+            if stream is not None and (stream.ending is None or (self.ack and not call.released)):
+                return False
+            if registry.pass_gate(call):
+                return True
+            reason = _refusal(call) or "its gate let it run before"
+        registry.withhold(call)
+        raise ToolWithheld(f"tool {call.name!r} was not run: {reason}")
+
+    def _impatience(self, call: ToolCall, began: float, *, blocking: bool) -> str | None:
+        """Why this caller waits no longer for what is still open."""
+        stream, now = call.stream, clock()
+        if stream is None:
+            return None
+        if stream.ending is not None:
+            if self.ack and not call.released and now - began > self.timeout:
+                return f"it was not released within {self.timeout:g} s"
+            return None
+        if stream.waiting_since >= stream.last:
+            return None  # somebody is reading
+        reader, me = stream.reader, here()
+        if reader is not None and (reader[0] == me[0] if blocking else reader == me and me[1]):
+            return "its caller is the reader of the stream, which cannot end meanwhile"
+        if now - max(began, stream.last, stream.activity) > self.patience:
+            return f"nobody has read its stream for {self.patience:g} s"
+        return None
+
+
+def _refusal(call: ToolCall) -> str | None:
+    """Why `call` must not run, whoever asks and however long they wait; None while that is open, or when it may."""
+    stream = call.stream
+    if stream is not None:
+        if stream.stop_asked is not None or (stream.turn is not None and stream.turn.stopped is not None):
+            return "its turn was stopped"
+        if stream.ending is not None and stream.outcome != "completed":
+            return f"its stream ended {stream.outcome}"
+        if stream.ending is not None and (call.ready is None or call.input == "invalid"):
+            return "its input is not whole"
+    return "it was withheld before" if call.state == "withheld" else None
+
+
+def refuse_at_once(calls: Iterable[ToolCall]) -> None:
+    """Withhold what is gated and must not run any more: those who wait there may be slow to look."""
+    for call in calls:
+        if call.gated and _refusal(call) is not None:
+            registry.withhold(call)
+
+
+class _Waiting:
+    """While inside, the end of the call's stream, its release and a Stop wake the one who waits."""
+
+    __slots__ = ("_call", "_wake")
+
+    def __init__(self, call: ToolCall, wake: Callable[[], object]) -> None:
+        self._call, self._wake = call, wake
+
+    def __enter__(self) -> None:
+        self._call.gated = self._call.state != "withheld"
+        if self._call.stream is not None:
+            self._call.stream.waiters.append(self._wake)
+
+    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
+        if self._call.stream is not None:
+            self._call.stream.waiters.remove(self._wake)
+        if error is not None and not isinstance(error, ToolWithheld):
+            self._call.gated = False
+            self._call.claims.append(True)  # interrupted while it waited: it has not been run
+
+
+def _wake(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
+    try:
+        loop.call_soon_threadsafe(event.set)
+    except RuntimeError:  # the loop is closed
+        return
+
+
+async def _trio_sleep(seconds: float) -> None:
+    trio = sys.modules.get("trio")
+    if trio is None:
+        raise RuntimeError("a held tool waits under asyncio or trio")
+    await trio.sleep(seconds)

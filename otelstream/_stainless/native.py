@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The span that an SDK makes of itself: our summary lands on it just before the SDK ends it.
+
+The SDK reports the end of a body to an observer that hangs on the response, and closes the span there, before our
+generator sees exhaustion, an error or a drop. So the observer's `end` is where an undecided stream is decided.
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from typing import Any
+
+from otelstream._core.process.closing import end as end_stream
+from otelstream._core.process.drops import dropped
+from otelstream._core.record.ending import CUT_SHORT, Ending, is_task_cancel
+from otelstream._core.record.stream import StreamObservation, clock
+from otelstream._stainless.faults import leaving, while_reading
+from otelstream._trouble import trouble
+
+
+def is_native(span: Any, scope: str | None) -> bool:
+    """Whether the SDK whose scope that is made `span`."""
+    return scope is not None and getattr(getattr(span, "instrumentation_scope", None), "name", None) == scope
+
+
+def observe_end(stream: StreamObservation, response: Any) -> None:
+    """Be called when the SDK's observer of `response` learns how its body ended. Does nothing without one."""
+    observer = getattr(getattr(response, "stream", None), "stream_observer", None)
+    original = getattr(observer, "end", None)
+    if observer is None or original is None or stream.span is None or stream.own_span:
+        return
+
+    def end(how: str, error: BaseException | None = None) -> None:
+        if stream.ending is None and how == "closed":
+            caller = sys._getframe(1).f_code.co_name
+            left = isinstance(sys.exc_info()[1], GeneratorExit)
+            if left and stream.attached.raw:
+                stream.attached.left_at = clock()
+                return  # what becomes of the raw response is still to come, and brings us here again
+            if left or caller == "__del__":
+                dropped(stream, then=lambda: observer.end(how))
+                return
+        # Strongly held, as the collector clears weak references before it finalises; taken off here, so no cycle stays.
+        vars(observer).pop("end", None)
+        try:
+            if not _decide(stream, how, error):
+                how, error = "closed", None
+            if stream.native_end is not None:  # decided, and published only when all is closed: too late for this span
+                stream.runtime.write_span(stream)
+        except Exception:
+            trouble("deciding with the SDK's observer")
+        observer.end(how, error)
+
+    observer.end = end
+    stream.native = True
+    # The observer holds the stream helper: the list of open streams must not keep that alive.
+    weak = weakref.ref(observer)
+
+    def end_at_exit() -> None:
+        alive = weak()
+        if alive is not None:
+            alive.end("closed")
+
+    stream.native_end = end_at_exit
+
+
+def _decide(stream: StreamObservation, how: str, error: BaseException | None) -> bool:
+    """Decide an undecided stream, and say whether the SDK may call its span read.
+
+    Any other word of the SDK's would replace our status, and our `error.type` by its `client_error`.
+    """
+    if stream.ending is None:
+        end_stream(stream, _ending(stream, how, error))
+    return how == "read" and stream.outcome in ("completed", "truncated", "refused")
+
+
+def _ending(stream: StreamObservation, how: str, error: BaseException | None) -> Ending:
+    if how == "failed" and error is not None:
+        return while_reading(stream, error)
+    if how == "read":
+        return stream.grammar.complete_at_eof(stream.finish_reason) or CUT_SHORT
+    flying = sys.exc_info()[1]
+    if flying is not None and (is_task_cancel(flying) or not isinstance(flying, Exception)):
+        return while_reading(stream, flying)
+    return leaving(stream, flying)

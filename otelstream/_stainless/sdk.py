@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One SDK of this make, as its adapter describes it, and what the SDK's objects keep of a stream."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from opentelemetry.util.types import AttributeValue
+
+from otelstream import _semconv as s
+from otelstream._core.process.drops import dropped
+from otelstream._core.process.provider import Beside
+from otelstream._core.process.tap import Attached
+from otelstream._core.record.ending import Ending
+from otelstream._core.record.grammar import Grammar
+from otelstream._core.record.stream import StreamObservation, clock
+from otelstream._stainless import faults, raw
+
+Wrap = Callable[[Any, str, Callable[..., Any]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One streamed request, as the provider's adapter reads it."""
+
+    operation: str
+    provider: str
+    model: str
+    grammar: Grammar
+    choices: int = 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sdk:
+    """One SDK. `package` is its distribution and its module; it is imported by `patch` only."""
+
+    package: str
+    supported: tuple[tuple[int, int], tuple[int, int]]  # from, below
+    provider: str  # its usual `gen_ai.provider.name`
+    clients: tuple[str, ...]  # names of its client classes, in the package
+    begin: Callable[[Any, Any, Mapping[str, Any]], Call | None]  # (client, result type, body); None: no stream of ours
+    request_id: str  # the header that names a request
+    native_scope: str | None = None  # of the spans that the SDK makes of itself
+    helpers: Callable[[], Iterable[type]] = tuple  # classes that read a stream of the SDK's for the application
+    beside: Beside = field(default_factory=Beside)
+    sent: Callable[[Any], None] = field(default=lambda _: None)  # the options of any request; never raises
+    attach: Callable[[Wrap], None] = field(default=lambda _: None)  # what runs tools
+
+
+class Handle(Attached):
+    """What the SDK's objects keep of one stream."""
+
+    __slots__ = ("call_attributes", "frames", "helped", "left_at", "raw", "sdk", "watch")
+
+    def __init__(self, sdk: Sdk, call_attributes: Mapping[str, AttributeValue]) -> None:
+        self.sdk = sdk
+        self.call_attributes = call_attributes
+        self.raw = False  # a raw response has it, which may be closed after what reads it was dropped
+        self.left_at: float | None = None  # when that was dropped
+        self.helped = False  # a helper of the SDK reads it for the application
+        self.watch: Any = None  # tells when the helper stops taking events
+        self.frames: set[int] = set()  # ids of the frames that read it, as a traceback shows them
+
+    def whose(self, stream: StreamObservation, error: BaseException) -> Ending:
+        """The verdict when `error` came up out of the body or its decoder."""
+        return faults.while_reading(stream, error)
+
+    def reader_left(self, stream: StreamObservation) -> None:
+        """Nobody closed the stream itself: its reader was dropped, or the SDK left what it could not parse."""
+        if self.raw:
+            self.left_at = clock()
+        else:
+            dropped(stream)
+
+
+class Token:
+    """Held by an SDK stream and its copies: the record ends with the last of them."""
+
+    __slots__ = ("__weakref__", "response", "stream")
+
+    def __init__(self, stream: StreamObservation, response: Any = None) -> None:
+        self.stream = stream
+        self.response = response  # a raw one, which may go on to be read as it is
+
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        return type(None), ()  # whether a stream can be pickled is the SDK's affair
+
+    def __del__(self) -> None:
+        try:
+            if self.response is not None and raw.unparsed(self.response):
+                return
+            if self.stream.ending is None and not self.stream.attached.raw:
+                dropped(self.stream)
+        except Exception:
+            return  # at interpreter exit anything may be gone
+
+
+def request_attributes(client: Any, body: Mapping[str, Any]) -> dict[str, AttributeValue]:
+    """The conventions' request attributes, for samplers to see at creation."""
+    wanted = {
+        s.REQUEST_MAX_TOKENS: body.get("max_tokens"),
+        s.REQUEST_TEMPERATURE: body.get("temperature"),
+        s.REQUEST_TOP_P: body.get("top_p"),
+        s.REQUEST_TOP_K: body.get("top_k"),
+    }
+    found: dict[str, AttributeValue] = {
+        name: value for name, value in wanted.items() if isinstance(value, (int, float)) and not isinstance(value, bool)
+    }
+    found[s.REQUEST_STREAM] = True
+    url = getattr(client, "base_url", None)
+    host = getattr(url, "host", None)
+    if host:
+        found[s.SERVER_ADDRESS] = str(host)
+        found[s.SERVER_PORT] = int(url.port or (80 if url.scheme == "http" else 443))  # type: ignore[union-attr]
+    return found
+
+
+def watch_helper(stream: StreamObservation, events: Any) -> None:
+    """Learn when the helper that reads `events` fails on one: then its loop is over, and its stream is not.
+
+    Nothing else tells where nobody closes, or where a tool runner does, whose closing looks like a dropped generator.
+    """
+    handle: Handle = stream.attached
+    if not handle.helped:
+        return
+
+    def over(_: object) -> None:
+        handle.watch = None
+        # The collector takes a loop that was left; a cancel has its own verdict.
+        undecided = stream.ending is None and stream.verdict is None and stream.finish_reason is None
+        if undecided and not faults.collecting():
+            stream.verdict = faults.malformed(stream)
+
+    handle.watch = weakref.ref(events, over)

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the events of an Anthropic message stream mean."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from otelstream import _semconv as s
+from otelstream._core.record import facts as f
+from otelstream._core.record.ending import Ending
+from otelstream._core.record.text import printable
+
+DELTA = "content_block_delta"
+_EVENTS = frozenset(
+    {DELTA, "content_block_start", "content_block_stop", "message_start", "message_delta", "message_stop", "error"}
+)
+_REASONS = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "tool_use": "tool_calls",
+    "refusal": "content_filter",
+}
+# Of the generated output; signatures and citations are protocol traffic.
+_FIELDS = {
+    "text_delta": "text",
+    "thinking_delta": "thinking",
+    "input_json_delta": "partial_json",
+    "compaction_delta": "content",
+}
+
+
+class Grammar:
+    """The grammar of one stream: blocks by index, each with a start and a stop, and `message_stop` at the end."""
+
+    __slots__ = ()
+
+    delta = DELTA
+    shape: Callable[[str], bool] | None = None
+
+    def learned(self, prefix: str) -> None:
+        return
+
+    def is_known(self, name: str | None) -> bool:
+        return name in _EVENTS
+
+    def complete_at_eof(self, finish_reason: str | None) -> Ending | None:
+        return None
+
+    def piece(self, data: str) -> f.Delta | None:
+        return _piece(json.loads(data))
+
+    def structural(self, name: str | None, data: str) -> Iterator[f.Fact]:
+        if name == "ping":
+            yield f.Ping()
+        elif data:
+            event = _object(json.loads(data))
+            # Bedrock names every event `completion`, some gateways none: the type inside is the name.
+            kind = event.get("type", name)
+            tell = _TELL.get(kind) if isinstance(kind, str) else None
+            if tell is not None:
+                yield from tell(event)
+
+
+def _piece(event: Any) -> f.Delta | None:
+    delta = event["delta"]
+    field = _FIELDS.get(delta["type"], "")
+    text = delta.get(field)
+    return f.Delta(_key(event), field, text) if isinstance(text, str) and text else None
+
+
+def _delta(event: dict[str, Any]) -> Iterator[f.Fact]:
+    try:
+        piece = _piece(event)
+    except (TypeError, KeyError, AttributeError):
+        return
+    if piece is not None:
+        yield piece
+
+
+def _message_start(event: dict[str, Any]) -> Iterator[f.Fact]:
+    message = _object(event.get("message"))
+    yield f.Restarted()  # a fallback splices a second message in
+    yield f.Identity(_word(message.get("id")), _word(message.get("model")))
+    yield _usage(_object(message.get("usage")), final=False)
+
+
+def _message_delta(event: dict[str, Any]) -> Iterator[f.Fact]:
+    yield _usage(_object(event.get("usage")), final=True)
+    reason = _object(event.get("delta")).get("stop_reason")
+    if isinstance(reason, str):
+        yield f.Finish(0, _REASONS.get(reason, printable(reason)), reason)
+
+
+def _block_start(event: dict[str, Any]) -> Iterator[f.Fact]:
+    block = _object(event.get("content_block"))
+    key, kind = _key(event), str(block.get("type"))
+    server_tool = kind in ("server_tool_use", "mcp_tool_use")
+    if kind.endswith("tool_use"):
+        tool = None if server_tool else (str(block.get("name")), str(block.get("id") or ""))
+        yield f.Opened(key, "tool_input", tool=tool, server_tool=server_tool)
+    elif kind in ("text", "thinking"):
+        whole = _word(block.get(kind))
+        block_kind: s.BlockKind = "text" if kind == "text" else "thinking"
+        yield f.Opened(key, block_kind, visible=kind == "text", whole=None if whole is None else len(whole))
+    else:
+        if kind == "fallback":
+            yield f.Identity(None, _word(_object(block.get("to")).get("model")))
+        block_kind = "thinking" if kind == "redacted_thinking" else "other"
+        yield f.Opened(key, block_kind, whole=None if kind in ("compaction", "fallback") else 0)
+
+
+def _block_stop(event: dict[str, Any]) -> Iterator[f.Fact]:
+    yield f.Closed(_key(event))
+
+
+def _message_stop(_: dict[str, Any]) -> Iterator[f.Fact]:
+    yield f.Terminal()
+
+
+def _error(event: dict[str, Any]) -> Iterator[f.Fact]:
+    yield f.Failed(_word(_object(event.get("error")).get("type")) or "api_error")
+
+
+_TELL: dict[str, Callable[[dict[str, Any]], Iterator[f.Fact]]] = {
+    DELTA: _delta,
+    "content_block_start": _block_start,
+    "content_block_stop": _block_stop,
+    "message_start": _message_start,
+    "message_delta": _message_delta,
+    "message_stop": _message_stop,
+    "error": _error,
+}
+
+
+def _usage(usage: dict[str, Any], *, final: bool) -> f.Usage:
+    """What the provider has finished saying: output tokens are a placeholder before `message_delta`."""
+
+    def count(name: str) -> int | None:
+        value = usage.get(name)
+        return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 53 else None
+
+    read, write = count("cache_read_input_tokens"), count("cache_creation_input_tokens")
+    fresh, output = count("input_tokens"), count("output_tokens")
+    counts: dict[str, int | None] = {
+        # The conventions count cached tokens as input; Anthropic's field leaves them out.
+        s.INPUT_TOKENS: None if fresh is None else fresh + (read or 0) + (write or 0),
+        s.CACHE_READ_TOKENS: read,
+        s.CACHE_WRITE_TOKENS: write,
+        s.OUTPUT_TOKENS: output if final else None,
+    }
+    return f.Usage({name: value for name, value in counts.items() if value is not None})
+
+
+def _key(event: dict[str, Any]) -> f.Key:
+    index = event.get("index")
+    return 0, index if isinstance(index, (int, str)) else None
+
+
+def _object(value: Any) -> dict[str, Any]:
+    """A JSON object, empty where the provider sent something else: the SDK takes that too."""
+    return value if isinstance(value, dict) else {}
+
+
+def _word(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
