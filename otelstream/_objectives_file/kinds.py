@@ -121,11 +121,12 @@ class Ratio(Number):
         if self.low <= given <= self.high:
             return float(given)
         if self.high < given < 1:
-            left = round(1 / (1 - exact(given)))
-            raise WrongError(f"{show(value)} leaves one in {left}; write at most {number(self.high)}")
-        least = number(self.low) if 0 < given < self.low else "0"
+            left, least = (round(1 / (1 - exact(ratio))) for ratio in (given, self.high))
+            most = f"{number(self.high)}, which leaves one in {least}"
+            raise WrongError(f"{show(value)} leaves one in {left} for the rest; write at most {most}")
+        low = number(self.low) if 0 < given < self.low else "0"
         hint = f"write {number(exact(given) / 100)} for {given}%" if 1 < given < 100 else self.remedy()
-        raise WrongError(f"{show(value)} is not between {least} and 1; {hint}")
+        raise WrongError(f"{show(value)} is not between {low} and 1; {hint}")
 
 
 @dataclass(frozen=True, slots=True)
