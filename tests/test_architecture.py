@@ -20,7 +20,7 @@ FLOORS = (
     ("view",),
     ("anthropic",),
     ("_stainless",),
-    ("_objectives_file",),
+    ("_objectives_file", "_promql"),
     ("_core.process",),
     ("_core.tools",),
     ("_core.turns",),

@@ -848,7 +848,7 @@ class TestCommand:
             (["--fault", "nope"], "no fault 'nope'"),
             (["--script", "nope"], "no script 'nope'"),
             (["--script", "nope.sse"], "nope.sse: No such file"),
-            (["--gap", "-1"], "gap=-1.0: at least 0"),
+            (["--gap", "-1"], "--gap -1: give seconds from 0"),
             (["--port", "70000"], "70000"),
         ],
     )

@@ -58,7 +58,7 @@ def _declarative(environ: Mapping[str, str]) -> Mapping[str, object]:
         import yaml
 
         text = Path(path).read_text(encoding="utf-8")
-    except (ImportError, OSError):
+    except (ImportError, OSError, ValueError):
         return {}  # the SDK reads this file too, and reports what is wrong with it
     text = re.sub(
         r"\$\{(?:env:)?(\w+)(?::-([^}]*))?\}",
@@ -69,7 +69,7 @@ def _declarative(environ: Mapping[str, str]) -> Mapping[str, object]:
         node: Any = yaml.safe_load(text)
         for key in ("instrumentation/development", "python", "otelstream"):
             node = (node or {}).get(key)
-    except (yaml.YAMLError, AttributeError):
+    except (yaml.YAMLError, AttributeError, ValueError, RecursionError):
         return {}
     if node is None:
         return {}
@@ -142,7 +142,7 @@ def _objectives(name: str, value: object) -> Objectives:
         return value
     if not isinstance(value, (str, os.PathLike)):
         raise _wrong(name, value, "the path of an objectives file")
-    from otelstream.slo._spec import load as load_objectives
+    from otelstream._objectives_file import load as load_objectives
 
     try:
         return load_objectives(Path(value))

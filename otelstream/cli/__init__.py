@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
+import re
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 # name -> (module, the one line of help). Each module has `configure(parser)` and `run(args) -> int`.
 COMMANDS = {
@@ -24,10 +27,27 @@ class CommandError(Exception):
     """Bad input: printed as one line that names field, value and remedy; exit code 2."""
 
 
+class _UsageError(CommandError):
+    """What argparse refused; *command* is as far as it got."""
+
+    def __init__(self, command: str, problem: str) -> None:
+        super().__init__(problem)
+        self.command = command
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong on one line, as every command does."""
+
+    def error(self, message: str) -> NoReturn:
+        said = re.sub(r"^argument ([^:]+?):", r"\1", message)
+        # Our own readers of values name the remedy.
+        raise _UsageError(self.prog, said if ": give " in said else f"{said}; see `{self.prog} --help`")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand; return 0, 1 (the check found something) or 2 (bad input)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    parser = argparse.ArgumentParser(prog="otelstream", description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = _Parser(prog="otelstream", description=__doc__.splitlines()[0] if __doc__ else None)
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, (module_name, summary) in COMMANDS.items():
         subparser = subparsers.add_parser(name, help=summary, description=summary)
@@ -36,8 +56,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             module = importlib.import_module(f"otelstream.cli.{module_name}")
             module.configure(subparser)
             subparser.set_defaults(run=module.run)
-    args = parser.parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name that it cannot show is no reason to end
     try:
+        args = parser.parse_args(arguments)
         code: int = args.run(args)
         sys.stdout.flush()
     except BrokenPipeError:
@@ -45,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except CommandError as error:
-        print(f"otelstream {args.command}: {error}", file=sys.stderr)
+        command = error.command if isinstance(error, _UsageError) else f"otelstream {arguments[0]}"
+        print(f"{command}: {error}", file=sys.stderr)
         return 2
     return code

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from otelstream._core.record.objectives import Objectives
 from otelstream.cli import CommandError
+from otelstream.cli._values import shown
 from otelstream.collector import _files as _collector
 
 _EXAMPLE = """\
@@ -56,8 +57,7 @@ def run(args: argparse.Namespace) -> int:
 def _objectives(path: str | None) -> Objectives:
     if path is None:
         return Objectives()
-    from otelstream.slo._problems import ObjectivesError
-    from otelstream.slo._spec import load
+    from otelstream._objectives_file import ObjectivesError, load
 
     try:
         return load(path)
@@ -68,8 +68,10 @@ def _objectives(path: str | None) -> Objectives:
 
 
 def _rate(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 1_000_000:
-        raise CommandError(f"--traces-per-second {text!r} is not allowed: use a whole number from 1 to 1000000")
+    if not text.isdecimal() or len(text) > 7 or not 1 <= int(text) <= 1_000_000:
+        raise CommandError(
+            f"--traces-per-second {shown(repr(text))} is not allowed: use a whole number from 1 to 1000000"
+        )
     return int(text)
 
 

@@ -18,6 +18,7 @@ from platform import python_version
 from typing import TYPE_CHECKING, Any
 
 from otelstream.cli import CommandError
+from otelstream.cli._values import number, port
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -37,16 +38,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "example: otelstream demo --all --page ways-to-end.html"
     parser.add_argument("--all", action="store_true", help="more ways to end than the sixteen, and pairs to compare")
     parser.add_argument("--serve", action="store_true", help="go on with traffic, and serve /metrics for Prometheus")
-    parser.add_argument("--port", type=int, default=9464, help="port of /metrics (default: %(default)s)")
+    parser.add_argument("--port", type=port(1), default=9464, help="port of /metrics (default: %(default)s)")
     parser.add_argument("--page", metavar="PATH", help="where the page goes (default: ./otelstream.html)")
-    parser.add_argument("--speed", type=float, default=1.0, help="times as fast as life (default: %(default)g)")
+    speed = number(float, 0.1, 20.0, "a factor")
+    parser.add_argument("--speed", type=speed, default=1.0, help="times as fast as life (default: %(default)g)")
     parser.add_argument("--json", action="store_true", help="print one JSON list instead of the picture")
 
 
 def run(args: argparse.Namespace) -> int:
     """Play, draw, and write the page."""
-    if not 0.1 <= args.speed <= 20:
-        raise CommandError(f"--speed {args.speed:g}: give a factor from 0.1 to 20")
     try:
         from otelstream.demo._stories import MORE, STORIES
         from otelstream.view import _sink as _  # noqa: F401  # says what is missing

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from otelstream.cli import CommandError
+from otelstream.cli._fault import read_fault
+from otelstream.cli._values import DAY, host, number, port
 
 if TYPE_CHECKING:
     from otelstream.testing import Exchange, Script
@@ -29,8 +31,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EXAMPLE
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=8090, help="port, 0 for a free one (default: %(default)s)")
+    parser.add_argument("--host", type=host, default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=port(0), default=8090, help="port, 0 for a free one (default: %(default)s)")
     parser.add_argument(
         "--script",
         default="text_long",
@@ -39,8 +41,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fault", action="append", default=[], metavar="NAME[=ARGS]", help="what goes wrong; may be given again"
     )
-    parser.add_argument("--first", type=float, default=0.0, help="seconds before the first event (default: 0)")
-    parser.add_argument("--gap", type=float, default=0.02, help="seconds between events (default: %(default)s)")
+    seconds = number(float, 0.0, DAY, "seconds")
+    parser.add_argument("--first", type=seconds, default=0.0, help="seconds before the first event (default: 0)")
+    parser.add_argument("--gap", type=seconds, default=0.02, help="seconds between events (default: %(default)s)")
     parser.add_argument("--list", action="store_true", help="list scripts and faults, and exit")
     parser.add_argument("--json", action="store_true", help="one JSON object per request that ended")
 
@@ -56,11 +59,12 @@ def run(args: argparse.Namespace) -> int:
         from otelstream.testing import ProviderSimulator, SimulatorError
     except ImportError as error:
         raise CommandError(str(error)) from None
+    faults = [read_fault(text) for text in args.fault]
     end = _print_json if args.json else _print_line
     sim = ProviderSimulator(args.port, host=args.host, log_limit=1000, on_end=end)
     try:
         schedule = Schedule(first=args.first, gap=args.gap)
-        sim.play(_script(args.script), fault=args.fault, schedule=schedule, times=None)
+        sim.play(_script(args.script), fault=faults, schedule=schedule, times=None)
         sim.start()
     except (ScriptError, SimulatorError) as error:
         raise CommandError(str(error)) from None
@@ -84,7 +88,7 @@ def _script(name: str) -> str | Script:
         return Script.read(Path(name).stem, Path(name).read_bytes())
     except OSError as error:
         raise CommandError(f"--script {name}: {error.strerror}") from None
-    except (LookupError, ValueError):
+    except (AttributeError, LookupError, TypeError, ValueError):
         raise CommandError(f"--script {name}: not the body of a recorded message stream") from None
 
 

@@ -4,15 +4,16 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from otelstream._objectives_file import Promise, SloConfig, duration, load_config, number, percent, spoken
 from otelstream.cli import CommandError
+from otelstream.cli._values import uid
 from otelstream.slo._bundled import objectives_path
-from otelstream.slo._spec import Promise, SloConfig, load_config
-from otelstream.slo._text import duration, number, percent, spoken
 
 _EXAMPLES = """\
 examples:
@@ -63,7 +64,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "otelstream slo rules objectives.yaml -o rules",
     )
     rules.add_argument(
-        "--datasource-uid", default="prometheus", help="of the Grafana-managed alerts (default: %(default)s)"
+        "--datasource-uid", type=uid, default="prometheus", help="of the Grafana-managed alerts (default: %(default)s)"
     )
     dashboards = action(
         "dashboards", "make the Grafana dashboards", "otelstream slo dashboards objectives.yaml -o grafana"
@@ -92,7 +93,7 @@ def _config(file: str | None) -> SloConfig:
 
 
 def _init(args: argparse.Namespace) -> int:
-    from otelstream.slo import _generate
+    from otelstream.cli import _generate
 
     target = Path(args.output)
     if target.exists() and not args.force:
@@ -103,23 +104,31 @@ def _init(args: argparse.Namespace) -> int:
 
 
 def _make(args: argparse.Namespace, config: SloConfig) -> int:
-    from otelstream.slo import _generate
+    from otelstream.cli import _generate
 
-    try:
+    with _extra():
         if args.action == "rules":
             files = _generate.rule_files(config, args.datasource_uid)
         elif args.action == "dashboards":
             files = _generate.dashboard_files(config)
         else:
             files = _generate.runbook_files(config)
-    except ImportError as error:
-        raise CommandError(f'{error.name} is missing; `pip install "otelstream[dashboards]"`') from None
     _write(Path(args.output), files)
     return 0
 
 
+@contextlib.contextmanager
+def _extra() -> Iterator[None]:
+    """Say what installs a library that is missing."""
+    try:
+        yield
+    except ImportError as error:
+        library = (error.name or "a library").partition(".")[0]
+        raise CommandError(f'{library} is missing; `pip install "otelstream[dashboards]"`') from None
+
+
 def _write(folder: Path, files: Mapping[str, str]) -> None:
-    from otelstream.slo import _generate
+    from otelstream.cli import _generate
 
     try:
         _generate.write(folder, files)
@@ -201,18 +210,23 @@ def _plain(config: SloConfig, differing: list[str]) -> dict[str, object]:
 
 def _differing(config: SloConfig, folder: Path) -> list[str]:
     """Names of generated files under a folder that are not what the config makes now."""
-    from otelstream.slo import _generate
+    from otelstream.cli import _generate
 
     if not folder.is_dir():
         raise CommandError(f"--generated {folder} is no folder; name the one the files were written to")
-    made = {
-        **_generate.rule_files(config),
-        **_generate.dashboard_files(config),
-        **_generate.runbook_files(config),
-    }
+    with _extra():
+        made = {
+            **_generate.rule_files(config),
+            **_generate.dashboard_files(config),
+            **_generate.runbook_files(config),
+        }
     found = []
     for path in sorted(folder.rglob("*")):
         text = made.get(path.name)
-        if text is not None and path.read_text(encoding="utf-8") != text:
-            found.append(str(path))
+        try:
+            # What is no UTF-8 differs: everything made is.
+            if text is not None and path.read_text(encoding="utf-8", errors="replace") != text:
+                found.append(str(path))
+        except OSError as error:
+            raise CommandError(f"--generated {path}: {error.strerror}; name a folder that can be read") from None
     return found

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from otelstream._objectives_file import SloConfig
 from otelstream.grafana import _compare, _inside, _streams, _tools
 from otelstream.grafana._render import render
-from otelstream.slo._spec import SloConfig
 
 
 def dashboards(config: SloConfig) -> list[dict[str, Any]]:

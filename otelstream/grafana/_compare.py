@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from otelstream._objectives_file import SloConfig
+from otelstream._promql import any_of, eq, ne
 from otelstream._semconv import (
     FAULT,
     INFO,
@@ -26,8 +28,6 @@ from otelstream._semconv import (
 )
 from otelstream.grafana._queries import INSTANCE, JOB, RANGE, per_second, quantile, share, total
 from otelstream.grafana._vocabulary import Board, Query, Row, table, timeseries, variable
-from otelstream.slo._promql import any_of, eq, ne
-from otelstream.slo._spec import SloConfig
 
 WEEK: Final = " offset 1w"
 _MODEL = f"{{{{{label_name(REQUEST_MODEL)}}}}}"

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from otelstream._objectives_file import SloConfig
 from otelstream._semconv import (
     BLOCK_KIND,
     CACHE,
@@ -25,7 +26,6 @@ from otelstream._semconv import (
 )
 from otelstream.grafana._queries import RATE, of, per_second, quantile, share
 from otelstream.grafana._vocabulary import Board, Query, Row, heatmap, timeseries, traces
-from otelstream.slo._spec import SloConfig
 
 
 def dashboard(_config: SloConfig) -> Board:

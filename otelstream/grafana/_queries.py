@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
+from otelstream._promql import NO_OVERFLOW, labels
 from otelstream._semconv import PROVIDER, REQUEST_MODEL, ROUTE, Metric, label_name
-from otelstream.slo._promql import NO_OVERFLOW, labels
 
 RATE: Final = "$__rate_interval"
 RANGE: Final = "$__range"

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from otelstream._objectives_file import SloConfig, duration
+from otelstream._promql import any_of, eq, ne, sum_by
 from otelstream._semconv import (
     ERROR_TYPE,
     FAULT,
@@ -42,9 +44,6 @@ from otelstream.grafana._vocabulary import (
     timeseries,
     traces,
 )
-from otelstream.slo._promql import any_of, eq, ne, sum_by
-from otelstream.slo._spec import SloConfig
-from otelstream.slo._text import duration
 
 NAME = label_name(OBJECTIVE_NAME)
 

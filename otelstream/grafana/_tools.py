@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from otelstream._objectives_file import SloConfig
 from otelstream._semconv import (
     ACTION_LEAD_TIME,
     CANCEL_AT,
@@ -34,7 +35,6 @@ from otelstream._semconv import (
 )
 from otelstream.grafana._queries import per_second, quantile, share, total
 from otelstream.grafana._vocabulary import Board, Query, Row, table, timeseries, traces
-from otelstream.slo._spec import SloConfig
 
 _NO_TOOLS = "No tool calls in this time range"
 _NO_STOPS = "Nobody stopped a stream in this time range"

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from otelstream.slo._spec import SloConfig, load_config
+from otelstream._objectives_file import SloConfig, load_config
 
 
 def folder() -> Path:

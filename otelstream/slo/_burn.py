@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
+from otelstream._objectives_file import DAY, BurnRate, Promise, SloConfig, duration, number, percent, spoken
+from otelstream._promql import any_of, eq, quoted, series
 from otelstream._semconv import OBJECTIVE_NAME, OBJECTIVE_RESULT, OBJECTIVE_STREAMS, label_name
 from otelstream.slo._alert import Alert
 from otelstream.slo._entries import BURN_ENTRIES
-from otelstream.slo._promql import any_of, eq, quoted, series
-from otelstream.slo._spec import DAY, BurnRate, Promise, SloConfig
-from otelstream.slo._text import duration, number, percent, spoken
 
 # Windows beyond this change slowly: their rules run every two minutes, not at every evaluation.
 SLOW_WINDOW: Final = Decimal(7200)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from otelstream._promql import any_of, eq, ne, series, sum_by
 from otelstream._semconv import (
     BLOCK_KIND,
     CACHE,
@@ -47,7 +48,6 @@ from otelstream._semconv import (
     CANCELLATION_SIDE_EFFECTS as SIDE_EFFECTS,
 )
 from otelstream.slo._alert import Entry
-from otelstream.slo._promql import any_of, eq, ne, series, sum_by
 
 _REQUEST_IDS = (
     f"Request ids (`{REQUEST_ID}` on the spans), model, region, the first and last minute in UTC, and the "

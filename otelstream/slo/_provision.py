@@ -6,10 +6,9 @@ from __future__ import annotations
 import hashlib
 from typing import Any, Final
 
+from otelstream._objectives_file import SloConfig, duration
 from otelstream.slo._alert import Alert
 from otelstream.slo._rules import alert_annotations, alert_labels, alerts, groups
-from otelstream.slo._spec import SloConfig
-from otelstream.slo._text import duration
 
 FOLDER: Final = "otelstream"
 _MAX_UID: Final = 40

@@ -6,11 +6,10 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
+from otelstream._objectives_file import SloConfig, duration
 from otelstream.slo._alert import Alert
 from otelstream.slo._burn import SLOW_INTERVAL, SLOW_WINDOW, Burn, Record
-from otelstream.slo._spec import SloConfig
 from otelstream.slo._symptoms import Symptoms
-from otelstream.slo._text import duration
 
 
 def alerts(config: SloConfig) -> tuple[Alert, ...]:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 
+from otelstream._objectives_file import SloConfig, Symptom, duration, number, percent
+from otelstream._promql import any_of, eq, ne, quoted, series, sum_by
 from otelstream._semconv import (
     BLOCK_KIND,
     CANCEL_PROPAGATION,
@@ -33,9 +35,6 @@ from otelstream._semconv import (
 )
 from otelstream.slo._alert import Alert
 from otelstream.slo._entries import SYMPTOM_ENTRIES
-from otelstream.slo._promql import any_of, eq, ne, quoted, series, sum_by
-from otelstream.slo._spec import SloConfig, Symptom
-from otelstream.slo._text import duration, number, percent
 
 DAY = "1d"
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
+from otelstream import _objectives_file as _spec
 from otelstream.cli import main
-from otelstream.slo import _spec
 
 from .tools import PrometheusServer, binary, free_port, prometheus, wait_for
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from otelstream.cli import main
-from otelstream.slo import _generate, _rules, _spec
+from otelstream import _objectives_file as _spec
+from otelstream.cli import _generate, main
+from otelstream.slo import _rules
 from otelstream.slo._bundled import bundled_config, folder
 
 CONFIG = bundled_config()

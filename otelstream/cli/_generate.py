@@ -9,11 +9,10 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from otelstream._objectives_file import SloConfig, schema
 from otelstream.slo._provision import grafana_alerting, prometheus_rule
 from otelstream.slo._rules import groups
 from otelstream.slo._runbook import runbook
-from otelstream.slo._schema import schema
-from otelstream.slo._spec import SloConfig
 from otelstream.slo._yaml import dump
 
 
