@@ -101,6 +101,7 @@ class Patches:
                 model=call.model,
                 grammar=call.grammar,
                 choices=call.choices,
+                output_tools=call.output_tools,
             )
             stream.attached = Handle(self.sdk, request_attributes(client, body))
             stream.foreign = self.runtime.settings.spans != "off" and self._foreign_span()

@@ -38,7 +38,7 @@ def observe_end(stream: StreamObservation, response: Any) -> None:
         if stream.ending is None and how == "closed":
             caller = sys._getframe(1).f_code.co_name
             left = isinstance(sys.exc_info()[1], GeneratorExit)
-            if left and stream.attached.raw:
+            if left and (stream.attached.raw or stream.attached.past):
                 stream.attached.left_at = clock()
                 return  # what becomes of the raw response is still to come, and brings us here again
             if left or caller == "__del__":

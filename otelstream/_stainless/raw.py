@@ -151,6 +151,7 @@ def _bodies(sync_base: Any, async_base: Any) -> tuple[type, type]:
     class Body(_Body, sync_base):  # type: ignore[misc]
         def __iter__(self) -> Iterator[bytes]:
             stream = self._otelstream
+            stream.attached.past = self._lines is not None
             ask = stream.waiting_since = clock()
             try:
                 for chunk in self._body:
@@ -172,6 +173,7 @@ def _bodies(sync_base: Any, async_base: Any) -> tuple[type, type]:
     class AsyncBody(_Body, async_base):  # type: ignore[misc]
         async def __aiter__(self) -> AsyncIterator[bytes]:
             stream = self._otelstream
+            stream.attached.past = self._lines is not None
             ask = stream.waiting_since = clock()
             try:
                 async for chunk in self._body:

@@ -31,6 +31,7 @@ class Call:
     model: str
     grammar: Grammar
     choices: int = 1
+    output_tools: frozenset[str] = frozenset()  # names that the request forces the model to call
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,12 +54,13 @@ class Sdk:
 class Handle(Attached):
     """What the SDK's objects keep of one stream."""
 
-    __slots__ = ("call_attributes", "frames", "helped", "left_at", "raw", "sdk", "watch")
+    __slots__ = ("call_attributes", "frames", "helped", "left_at", "past", "raw", "sdk", "watch")
 
     def __init__(self, sdk: Sdk, call_attributes: Mapping[str, AttributeValue]) -> None:
         self.sdk = sdk
         self.call_attributes = call_attributes
         self.raw = False  # a raw response has it, which may be closed after what reads it was dropped
+        self.past = False  # its body is being read past the SDK's parser
         self.left_at: float | None = None  # when that was dropped
         self.helped = False  # a helper of the SDK reads it for the application
         self.watch: Any = None  # tells when the helper stops taking events

@@ -35,7 +35,11 @@ def _begin(client: Any, result: Any, body: Mapping[str, Any]) -> Call | None:
             return None
     except TypeError:  # a result type that has no hash
         return None
-    return Call("chat", _provider(client), str(body.get("model") or "unknown"), Grammar())
+    choice = body.get("tool_choice")
+    forced = choice.get("name") if isinstance(choice, Mapping) and choice.get("type") == "tool" else None
+    output_tools = frozenset({forced} if isinstance(forced, str) else ())
+    model = str(body.get("model") or "unknown")
+    return Call("chat", _provider(client), model, Grammar(), output_tools=output_tools)
 
 
 def _provider(client: Any) -> str:

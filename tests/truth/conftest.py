@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import shapes
 from matrix.telemetry import Telemetry
+from opentelemetry import trace
 
 import otelstream
 from otelstream.testing import Recorder, Script
@@ -42,8 +43,10 @@ class Scene:
 
 
 @pytest.fixture(params=[True, False], ids=["native span", "own span"])
-def scene(request: pytest.FixtureRequest, telemetry: Telemetry) -> Iterator[Scene]:
-    """A scene that is observed."""
+def scene(request: pytest.FixtureRequest, telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
+    """A scene that is observed; the SDK makes spans of its own for the global provider."""
+    if request.param:
+        monkeypatch.setattr(trace, "_TRACER_PROVIDER", telemetry.tracer_provider)
     otelstream.instrument(tracer_provider=telemetry.tracer_provider, meter_provider=telemetry.meter_provider)
     with Recorder() as recorder:
         yield Scene(telemetry, recorder, native=request.param)

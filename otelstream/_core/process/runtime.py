@@ -26,7 +26,7 @@ from otelstream._core.record.host import hosts
 from otelstream._core.record.settings import Settings
 from otelstream._core.record.stream import StreamObservation
 from otelstream._core.tools import spans as tool_spans
-from otelstream._core.tools.registry import registry
+from otelstream._core.tools.registry import declared, registry
 from otelstream._core.turns import turn as turns
 from otelstream._trouble import trouble
 
@@ -59,12 +59,29 @@ class Runtime:
     # --- streams ------------------------------------------------------------------------------------------
 
     def begin(
-        self, *, operation: str, provider: str, model: str, grammar: Grammar, choices: int = 1
+        self,
+        *,
+        operation: str,
+        provider: str,
+        model: str,
+        grammar: Grammar,
+        choices: int = 1,
+        output_tools: frozenset[str] = frozenset(),
     ) -> StreamObservation:
-        """Open the record of a stream whose request is about to be issued."""
+        """Open the record of a stream whose request is about to be issued.
+
+        `output_tools`: what the request forces the model to call; a name that the application declared is a tool.
+        """
         turn = turns.for_stream()
         stream = StreamObservation(
-            self, operation=operation, provider=provider, model=model, grammar=grammar, turn=turn, choices=choices
+            self,
+            operation=operation,
+            provider=provider,
+            model=model,
+            grammar=grammar,
+            turn=turn,
+            choices=choices,
+            output_tools=output_tools - declared.keys() - self.settings.tools.keys(),
         )
         stopping.inherit(stream, turn)
         turn.add(stream)

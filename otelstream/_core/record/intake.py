@@ -72,11 +72,12 @@ def take(stream: StreamObservation, fact: f.Fact, data: str, at: float) -> bool:
 
 def _open(stream: StreamObservation, fact: f.Opened, at: float) -> None:
     tool = None
-    if fact.tool is not None:
+    output = fact.tool is not None and fact.tool[0] in stream.output_tools
+    if fact.tool is not None and not output:
         tool = ToolCall(*fact.tool, preamble=stream.text_before)
         stream.runtime.tool_opened(stream, tool)
     stream.server_tool = fact.server_tool
-    block = Block(fact.key, fact.kind, visible=fact.visible or tool is not None, tool=tool)
+    block = Block(fact.key, fact.kind, visible=fact.visible or fact.tool is not None, tool=tool)
     stream.block_opened(block)
     stream.grammar.learned("")
     if fact.whole is not None:

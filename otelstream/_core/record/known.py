@@ -60,7 +60,7 @@ class Known:
         "exhausted", "finish_raw", "finish_reason", "finishes", "first_chunk_at", "first_chunk_kind", "first_token_at",
         "first_token_kind", "foreign", "garbled", "grammar", "judged", "last", "last_attempt_at", "last_chunk_at",
         "last_data", "leftover", "loop", "loops", "model", "native", "native_end", "once", "opened_under", "operation",
-        "own_span", "ping_seen", "provider", "reader", "refusal", "request_id", "response_at", "response_id",
+        "output_tools", "own_span", "ping_seen", "provider", "reader", "refusal", "request_id", "response_at", "response_id",
         "response_model", "route", "runtime", "server_tool", "span", "stalls", "started", "started_ns", "stop_asked",
         "summing", "text_before", "told", "tool_calls", "turn", "undecodable", "unseen", "usage", "verdict",
         "visible_chars", "waiters", "waiting_since", "waits",
@@ -76,10 +76,12 @@ class Known:
         grammar: Grammar,
         turn: Turn | None = None,
         choices: int = 1,
+        output_tools: frozenset[str] = frozenset(),
     ) -> None:
         self.runtime = runtime
         self.operation, self.provider, self.model = operation, provider, model
         self.grammar, self.choices = grammar, choices
+        self.output_tools = output_tools  # names that are forced as the schema of the answer: no tools
         self.turn = turn
         self.route = turn.route if turn is not None else None
         self.started = clock()
