@@ -56,6 +56,7 @@ def off() -> Iterator[None]:
 # --- streams broken at random -----------------------------------------------------------------------------
 
 
+@pytest.mark.timeout(1200)
 def test_streams_broken_at_random() -> None:
     """20 000 streams, mutated, cut, re-chunked and left at random, go for the application as without us, log nothing,
     and each ends in exactly one record, one span and one count."""

@@ -39,6 +39,9 @@ class StreamObservation(Known):
 
     __slots__ = ()
 
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        return type(None), ()  # whether what holds it can be pickled is the SDK's affair
+
     # --- the request --------------------------------------------------------------------------------------
 
     def attempt(self) -> None:
