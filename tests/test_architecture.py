@@ -20,7 +20,7 @@ FLOORS = (
     ("asgi", "typing", ""),
     ("_face",),
     ("view",),
-    ("anthropic",),
+    ("anthropic", "openai"),
     ("_stainless",),
     ("_objectives_file", "_promql"),
     ("_core.process",),

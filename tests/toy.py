@@ -14,7 +14,7 @@ from typing import Any
 from otelstream._core.process import tap
 from otelstream._core.process.runtime import Runtime
 from otelstream._core.record import facts as f
-from otelstream._core.record.grammar import NoTerminal
+from otelstream._core.record.grammar import BY_SHAPE, NoTerminal
 from otelstream._core.record.text import printable
 
 REASONS = {"done": "stop", "full": "length", "no": "content_filter", "call": "tool_calls"}
@@ -51,13 +51,13 @@ class Parrot:
 class Grammar(NoTerminal):
     """What a line means."""
 
-    delta = ""
+    delta = BY_SHAPE
 
     def __init__(self) -> None:
         self.shape: Callable[[str], bool] | None = None
         self._calls: list[f.Key] = []
 
-    def learned(self, prefix: str) -> None:
+    def learned(self, prefix: str, data: str) -> None:
         self.shape = (lambda data: data.startswith(prefix)) if prefix else None
 
     def is_known(self, name: str | None) -> bool:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
+from inspect import iscoroutinefunction
 from typing import Any
 
 import wrapt
@@ -49,7 +50,9 @@ class Patches:
                 if hasattr(client, "_request"):
                     hook = self._inner_request if client is sync else self._inner_arequest
                     self._wrap(client, "_request", hook)
-                self._wrap(client, "_sleep_for_retry", self._retry)
+                # Before it had a method for its pause, the SDK began a retry by calling itself.
+                retry = "_sleep_for_retry" if hasattr(client, "_sleep_for_retry") else "_retry_request"
+                self._wrap(client, retry, self._retry)
             self._wrap(base.BaseClient, "_build_request", self._attempt)
             for cls, events in ((streaming.Stream, self._events), (streaming.AsyncStream, self._aevents)):
                 self._wrap(cls, "__init__", self._opened)
@@ -58,6 +61,8 @@ class Patches:
                 self._wrap(cls, "__iter__" if cls is streaming.Stream else "__aiter__", _iterated)
             for helper in self.sdk.helpers():
                 self._wrap(helper, "__stream__", _reading)
+                if self.sdk.helpers_close:
+                    self._wrap(helper, "close", _aclose if iscoroutinefunction(vars(helper)["close"]) else _close)
             self._wrap(streaming.Stream, "close", _close)
             self._wrap(streaming.AsyncStream, "close", _aclose)
             http: Any = getattr(base, "httpx2", None) or base.httpx
@@ -188,7 +193,8 @@ class Patches:
         stream = nesting.current()
         if stream is not None:
             try:
-                status = getattr(kwargs.get("response"), "status_code", None)
+                refused = kwargs.get("response") or getattr(sys.exc_info()[1], "response", None)
+                status = getattr(refused, "status_code", None)
                 stream.retry(str(status) if status else "connection_error")
             except Exception:
                 trouble("recording a retry")

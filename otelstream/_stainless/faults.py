@@ -62,6 +62,8 @@ def leaving(stream: StreamObservation, error: BaseException | None) -> Ending:
     """The verdict when the stream is closed with `error` in flight."""
     news = error is not None and identity(error) != stream.opened_under
     if news and isinstance(error, Exception) and _raised_reading(stream, error):
+        if stream.finish_reason is not None:  # a helper that refuses what the finish reason says already
+            return cancelled("app_close")
         return _known(error) or malformed(stream)
     if stream.attached.helped and stream.verdict is not None and stream.verdict.outcome == "failed":
         if not news or isinstance(error, GeneratorExit):
@@ -104,8 +106,8 @@ def _status(error: Any) -> Ending:
 
 def error_word(body: Any) -> str | None:
     """The API's own word for an error, out of the body of its answer."""
-    inner = body.get("error") if isinstance(body, dict) else None
-    kind = inner.get("type") if isinstance(inner, dict) else None
+    inner = body.get("error", body) if isinstance(body, dict) else None
+    kind = inner.get("type") or inner.get("code") if isinstance(inner, dict) else None
     return kind if isinstance(kind, str) and kind else None
 
 

@@ -46,6 +46,7 @@ class Sdk:
     request_id: str  # the header that names a request
     native_scope: str | None = None  # of the spans that the SDK makes of itself
     helpers: Callable[[], Iterable[type]] = tuple  # classes that read a stream of the SDK's for the application
+    helpers_close: bool = False  # they close the response themselves, never the stream that they read
     beside: Beside = field(default_factory=Beside)
     sent: Callable[[Any], None] = field(default=lambda _: None)  # the options of any request; never raises
     attach: Callable[[Wrap], None] = field(default=lambda _: None)  # what runs tools

@@ -47,7 +47,7 @@ class Grammar:
     def __init__(self) -> None:
         self.used: dict[str, int] = {}  # token counts as the provider names them
 
-    def learned(self, prefix: str) -> None:
+    def learned(self, prefix: str, data: str) -> None:
         return
 
     def is_known(self, name: str | None) -> bool:

@@ -51,3 +51,6 @@ def scene(request: pytest.FixtureRequest, telemetry: Telemetry, monkeypatch: pyt
     with Recorder() as recorder:
         yield Scene(telemetry, recorder, native=request.param)
     otelstream.uninstrument()
+
+
+TEXT_FRAMES = frames(Script().text("Calm seas."))

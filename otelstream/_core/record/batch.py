@@ -58,7 +58,7 @@ def _one_by_one(stream: StreamObservation, batch: list[str], gaps: list[float], 
         except ValueError:
             stream.garbled = True
             continue
-        except (TypeError, KeyError, AttributeError):
+        except (TypeError, KeyError, IndexError, AttributeError):
             continue
         if delta is None:
             continue
@@ -70,12 +70,17 @@ def _one_by_one(stream: StreamObservation, batch: list[str], gaps: list[float], 
         texts.append(delta.text)
         kept.append(stream.leftover)
         stream.leftover = 0.0
-        if not block.prefix and block.learn(data, delta.field, delta.text):
-            stream.grammar.learned(block.prefix)
+        _learn(stream, block, delta, data)
     if texts:
         stop = add(stream, block, kept, len(texts), "".join(texts), at) or stop
-    stream.block = block
     return stop
+
+
+def _learn(stream: StreamObservation, block: Block, delta: Delta, data: str) -> None:
+    """Deltas of `block` come now: know the next ones by how this one looks."""
+    if (not block.prefix and block.learn(data, delta.field, delta.text)) or block is not stream.block:
+        stream.grammar.learned(block.prefix, data if block.prefix else "")
+    stream.block = block
 
 
 def add(stream: StreamObservation, block: Block, gaps: list[float], chunks: int, text: str, at: float) -> bool:
@@ -122,9 +127,7 @@ def add_delta(stream: StreamObservation, delta: Delta, data: str, at: float) -> 
     gap = stream.leftover + stream.carry
     stream.leftover = stream.carry = 0.0
     stop = add(stream, block, [gap], 1, delta.text, at)
-    if not block.prefix and block.learn(data, delta.field, delta.text):
-        stream.grammar.learned(block.prefix)
-    stream.block = block
+    _learn(stream, block, delta, data)
     return stop
 
 
@@ -171,7 +174,7 @@ def _waiting(stream: StreamObservation) -> tuple[int, int, int]:
     for data in list(stream.datas):
         try:
             delta = stream.grammar.piece(data)
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError):
             continue
         if delta is not None:
             chunks += 1

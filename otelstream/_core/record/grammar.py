@@ -9,11 +9,13 @@ from typing import Protocol
 from otelstream._core.record.ending import Ending, by_finish_reason
 from otelstream._core.record.facts import Delta, Fact
 
+BY_SHAPE = "\0"  # in the place of a name: no event has it
+
 
 class Grammar(Protocol):
     """One stream's grammar; it may keep a state. Nothing of it is called once per chunk but `shape`."""
 
-    delta: str  # the event name that makes a delta; "" where the protocol names none
+    delta: str  # the event name that makes a delta; BY_SHAPE where the name does not tell
     shape: Callable[[str], bool] | None  # whether this data is a mere delta; set by `learned`, None while unknown
 
     def structural(self, name: str | None, data: str) -> Iterable[Fact]:
@@ -24,8 +26,11 @@ class Grammar(Protocol):
         """Decode one delta; None for one without generated text. A ValueError says that nobody can."""
         ...
 
-    def learned(self, prefix: str) -> None:
-        """The deltas of the block that is read now begin with `prefix`, up to their text; "" when unknown again."""
+    def learned(self, prefix: str, data: str) -> None:
+        """The deltas of the block that is read now begin with `prefix`, up to their text, as `data` does.
+
+        Both are "" when that is unknown again.
+        """
         ...
 
     def is_known(self, name: str | None) -> bool:
@@ -48,7 +53,7 @@ class NoTerminal:
 class Silent(NoTerminal):
     """Of a stream whose record is out: hears nothing."""
 
-    delta = ""
+    delta = BY_SHAPE
     shape: Callable[[str], bool] | None = None
 
     def structural(self, name: str | None, data: str) -> Iterable[Fact]:
@@ -57,7 +62,7 @@ class Silent(NoTerminal):
     def piece(self, data: str) -> Delta | None:
         return None
 
-    def learned(self, prefix: str) -> None:
+    def learned(self, prefix: str, data: str) -> None:
         return
 
     def is_known(self, name: str | None) -> bool:

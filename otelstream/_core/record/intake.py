@@ -74,12 +74,13 @@ def _open(stream: StreamObservation, fact: f.Opened, at: float) -> None:
     tool = None
     output = fact.tool is not None and fact.tool[0] in stream.output_tools
     if fact.tool is not None and not output:
-        tool = ToolCall(*fact.tool, preamble=stream.text_before)
+        spoken = stream.text_before or any(block.kind == "text" for block in stream.blocks.values())
+        tool = ToolCall(*fact.tool, preamble=spoken)
         stream.runtime.tool_opened(stream, tool)
     stream.server_tool = fact.server_tool
     block = Block(fact.key, fact.kind, visible=fact.visible or fact.tool is not None, tool=tool)
     stream.block_opened(block)
-    stream.grammar.learned("")
+    stream.grammar.learned("", "")
     if fact.whole is not None:
         add_whole(stream, block, fact.whole, at)
 
