@@ -14,6 +14,9 @@ import wrapt
 from otelstream._face import providers
 
 
+SPOKEN = ("anthropic",)  # the SDKs whose protocol the local provider speaks
+
+
 def _accept(*_: Any, **__: Any) -> None:
     """Accept any headers: the local provider asks for no key."""
 
@@ -23,6 +26,8 @@ def redirected(base_url: str) -> Iterator[None]:
     """Redirect at request time: a client made at import keeps its base URL, and its other requests pass too."""
     with ExitStack() as stack:
         for provider in providers.installed():
+            if provider.package not in SPOKEN:
+                continue
             stack.enter_context(_redirected(provider, base_url))
         yield
 
