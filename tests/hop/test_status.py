@@ -11,7 +11,9 @@ from tools.bench import Bench
 
 import otelstream
 from otelstream import _semconv as s
+from otelstream._core.process.closing import end
 from otelstream._core.record.ending import cancelled
+from otelstream.anthropic._grammar import Grammar
 from otelstream.asgi import StreamHopMiddleware
 
 SCOPE = {"type": "http", "method": "GET", "headers": []}
@@ -25,16 +27,16 @@ def hop(bench: Bench, status: int | None, *, whole: bool = True, breaks: bool = 
     assert runtime is not None
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        stream = runtime.begin(operation="chat", provider="anthropic", model="m")
+        stream = runtime.begin(operation="chat", provider="anthropic", model="m", grammar=Grammar())
         if status is not None:
             await send({"type": START, "status": status, "headers": []})
             await send({"type": BODY, "body": b"Calm", "more_body": True})
         if breaks:
-            stream.end(cancelled("app_close"))
+            end(stream, cancelled("app_close"))
             raise ValueError("the application's own")
         if status is not None and whole:
             await send({"type": BODY, "body": b" seas."})
-        stream.end(cancelled("app_close"))
+        end(stream, cancelled("app_close"))
 
     async def receive() -> Any:
         await asyncio.Event().wait()  # a client that stays
