@@ -271,9 +271,9 @@ def _reading(wrapped: Any, reader: Any, args: Any, kwargs: Any) -> Any:
     generator = wrapped(*args, **kwargs)
     try:
         stream = observed(reader)
-        if stream is not None:
+        if stream is not None and stream.ending is None:
             frame = getattr(generator, "gi_frame", None) or getattr(generator, "ag_frame", None)
-            stream.attached.frames.add(id(frame))
+            stream.attached.frames += (id(frame),)
             stream.attached.helped = stream.attached.helped or hasattr(reader, "_raw_stream")
     except Exception:
         trouble("watching who reads a stream")

@@ -140,9 +140,9 @@ class _Body:
 
     def __del__(self) -> None:
         try:
-            of_the_response = self._lines is not None or self._otelstream.attached.raw
-            if of_the_response and self._otelstream.ending is None:
-                dropped(self._otelstream)
+            stream = self._otelstream
+            if stream.ending is None and (self._lines is not None or stream.attached.raw):
+                dropped(stream)
         except Exception:
             return
 

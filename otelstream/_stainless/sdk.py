@@ -64,7 +64,11 @@ class Handle(Attached):
         self.left_at: float | None = None  # when that was dropped
         self.helped = False  # a helper of the SDK reads it for the application
         self.watch: Any = None  # tells when the helper stops taking events
-        self.frames: set[int] = set()  # ids of the frames that read it, as a traceback shows them
+        self.frames: tuple[int, ...] = ()  # ids of the frames that read it, as a traceback shows them
+
+    def inert(self) -> Handle:
+        """What stays with a stream whose record is out: one for all."""
+        return _INERT
 
     def whose(self, stream: StreamObservation, error: BaseException) -> Ending:
         """The verdict when `error` came up out of the body or its decoder."""
@@ -76,6 +80,9 @@ class Handle(Attached):
             self.left_at = clock()
         else:
             dropped(stream)
+
+
+_INERT = Handle(None, {})  # type: ignore[arg-type]
 
 
 class Token:

@@ -14,6 +14,8 @@ from otelstream._stainless.sdk import Call
 from otelstream.anthropic import _tools
 from otelstream.anthropic._grammar import Grammar
 
+_NONE: frozenset[str] = frozenset()
+
 
 @cache
 def _answers() -> frozenset[Any]:
@@ -37,7 +39,7 @@ def _begin(client: Any, result: Any, body: Mapping[str, Any]) -> Call | None:
         return None
     choice = body.get("tool_choice")
     forced = choice.get("name") if isinstance(choice, Mapping) and choice.get("type") == "tool" else None
-    output_tools = frozenset({forced} if isinstance(forced, str) else ())
+    output_tools = frozenset({forced}) if isinstance(forced, str) else _NONE
     model = str(body.get("model") or "unknown")
     return Call("chat", _provider(client), model, Grammar(), output_tools=output_tools)
 

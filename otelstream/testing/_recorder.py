@@ -29,10 +29,13 @@ if TYPE_CHECKING:
 class RecordedStream(StreamView):
     """A stream that has ended: a `StreamView` with what its span carries."""
 
-    __slots__ = ("attributes", "events")
+    __slots__ = ("attributes", "events", "span", "started")
 
     def __init__(self, stream: StreamObservation) -> None:
         super().__init__(stream)
+        self.started = stream.started
+        began, over = (nanoseconds(stream, at) / 1e9 for at in (stream.started, stream.end_at or stream.started))
+        self.span: tuple[str, float, float] = (f"{stream.operation} {stream.model}", began, over)
         self.attributes: dict[str, AttributeValue] = summary(stream)
         # (name, seconds since the request, attributes)
         self.events = tuple((name, at - stream.started, dict(said)) for name, at, said in stream.events)
@@ -50,7 +53,7 @@ class Recorder:
 
     def __init__(self, **settings: Any) -> None:
         self._settings = settings
-        self._ended: list[StreamObservation] = []
+        self._ended: list[RecordedStream] = []
         self._changed = threading.Condition()
         self._instrumented = False
         self._replaced: Settings | None = None
@@ -89,14 +92,14 @@ class Recorder:
         if not self._is_ours(stream):
             return
         with self._changed:
-            self._ended.append(stream)
+            self._ended.append(RecordedStream(stream))
             self._changed.notify_all()
 
     @property
     def streams(self) -> list[RecordedStream]:
         """The streams that have ended, in the order they began."""
         with self._changed:
-            return [RecordedStream(stream) for stream in sorted(self._ended, key=lambda stream: stream.started)]
+            return sorted(self._ended, key=lambda stream: stream.started)
 
     @property
     def stream(self) -> RecordedStream:
@@ -147,20 +150,21 @@ class Recorder:
         from otelstream.view._turns import Row
 
         rows = []
-        for number, stream in enumerate(sorted(self._ended, key=lambda stream: stream.started), 1):
+        for number, stream in enumerate(self.streams, 1):
+            name, started, ended = stream.span
             record = SpanRecord(
-                name=f"{stream.operation} {stream.model}",
+                name=name,
                 scope="",
                 trace_id="",
                 span_id="",
-                started=stream.started_ns / 1e9,
-                ended=nanoseconds(stream, stream.end_at or stream.started) / 1e9,
+                started=started,
+                ended=ended,
                 status="UNSET",
                 attributes={
                     name: tuple(value) if isinstance(value, list) else value  # type: ignore[misc]
-                    for name, value in summary(stream).items()
+                    for name, value in stream.attributes.items()
                 },
-                events=tuple(Moment(name, at - stream.started, said) for name, at, said in stream.events),  # type: ignore[arg-type]
+                events=tuple(Moment(name, at, said) for name, at, said in stream.events),  # type: ignore[arg-type]
                 process=0,
             )
             rows.append(Row(f"{number} {stream.model}", timeline(record)))

@@ -27,7 +27,7 @@ WANT = {
     s.PARTIAL: True,
     s.CANCEL_TRIGGER: "shutdown",
     s.CANCEL_PROPAGATION: "still_open",
-    s.FINISH_REASONS: ["error"],
+    s.FINISH_REASONS: None,
     s.INPUT_TOKENS: 25,
     s.OUTPUT_TOKENS: None,
     s.ERROR_TYPE: None,

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from otelstream.slo._problems import ObjectivesError
-from otelstream.slo._spec import parse
+from otelstream._objectives_file import ObjectivesError, parse
 
 
 def document(target: float, factor: float) -> dict[str, Any]:

@@ -223,7 +223,7 @@ class Metrics:
         """Count one call as a stop found it: once, and once more when it is compensated."""
         if word in call.stood or (call.stood and word != "compensated"):
             return
-        call.stood.add(word)
+        call.stood |= {word}
         self.add(s.CANCELLATION_SIDE_EFFECTS, self.common(stream), {s.SIDE_EFFECT: word})
 
     @staticmethod

@@ -32,7 +32,7 @@ def start(runtime: Host, name: str, call: ToolCall | None) -> Span:
             attributes[s.TOOL_CALL_ID] = printable(call.id)
         if call.stream is not None and call.stream.span is not None:
             links.append(Link(call.stream.span.get_span_context()))
-            call.told.add("link")
+            call.told |= {"link"}
     name = f"{s.EXECUTE_TOOL} {printable(name)}"
     return runtime.tracer.start_span(name, kind=SpanKind.INTERNAL, attributes=attributes, links=links)
 
@@ -44,11 +44,11 @@ def write(call: ToolCall, span: Span) -> None:
     if stream is None or stream.runtime.settings.events not in ("span", "both"):
         return
     if stream.span is not None and hasattr(span, "add_link") and "link" not in call.told:
-        call.told.add("link")
+        call.told |= {"link"}
         span.add_link(stream.span.get_span_context())
     for name, at, attributes in events(call, after=stream.emitted_at):
         if name not in call.told:
-            call.told.add(name)
+            call.told |= {name}
             span.add_event(name, attributes, timestamp=nanoseconds(stream, at))
 
 

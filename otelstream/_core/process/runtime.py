@@ -81,7 +81,7 @@ class Runtime:
             grammar=grammar,
             turn=turn,
             choices=choices,
-            output_tools=output_tools - declared.keys() - self.settings.tools.keys(),
+            output_tools=output_tools and output_tools - declared.keys() - self.settings.tools.keys(),
         )
         turn.add(stream)  # before it is asked: a Stop that comes meanwhile finds it here or there
         stopping.inherit(stream, turn)
@@ -190,6 +190,8 @@ class Runtime:
                 callback(stream)
             except Exception:
                 trouble("an on_stream_end callback")
+        if stream.turn is not None and not stream.turn.implicit:
+            stream.shed()  # a turn keeps it for long
 
     def write_span(self, stream: StreamObservation) -> None:
         """Write the record on the span, as far as that still records. Never raises."""

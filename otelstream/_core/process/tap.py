@@ -27,6 +27,10 @@ class Attached:
 
     __slots__ = ()
 
+    def inert(self) -> Attached:
+        """What stays with a stream whose record is out: one for all."""
+        return self
+
     def whose(self, stream: StreamObservation, error: BaseException) -> Ending:
         """The verdict when `error` came up out of the body, or down from who reads."""
         if isinstance(error, Exception):

@@ -139,3 +139,19 @@ class Cadence:
         self._chars = 0
         last = len(self._closed) >= (LAST_WINDOW - 1) * len(Window._fields)
         self._size = self.room = OPEN_ENDED if last else self._size * 2
+
+
+class _Nothing(Cadence):
+    """Of a stream whose record is out: takes nothing in."""
+
+    def add(self, gaps: Sequence[float], longest: float, chars: int, elapsed: float) -> None:
+        return
+
+    def open(self, elapsed: float) -> None:
+        return
+
+    def close(self, elapsed: float) -> None:
+        return
+
+
+NOTHING = _Nothing()

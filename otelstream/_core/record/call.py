@@ -44,8 +44,8 @@ class ToolCall:
     released: bool = field(default=False, repr=False)
     claims: list[bool] = field(default_factory=lambda: [True], repr=False)  # pop() is one atomic test-and-set
     uncounted: list[bool] = field(default_factory=lambda: [True], repr=False)
-    told: set[str] = field(default_factory=set, repr=False)  # what the tool's span says of it already
-    stood: set[s.SideEffect] = field(default_factory=set, repr=False)  # where Stops found it, already counted
+    told: frozenset[str] = field(default=frozenset(), repr=False)  # what the tool's span says of it already
+    stood: frozenset[s.SideEffect] = field(default=frozenset(), repr=False)  # where Stops found it, already counted
 
     def __post_init__(self) -> None:
         self.name, self.id = self.name[:MAX_NAME], self.id[:MAX_NAME]

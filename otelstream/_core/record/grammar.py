@@ -43,3 +43,25 @@ class NoTerminal:
     def complete_at_eof(self, finish_reason: str | None) -> Ending | None:
         """The finish reason's verdict, if there is one."""
         return None if finish_reason is None else by_finish_reason(finish_reason)
+
+
+class Silent(NoTerminal):
+    """Of a stream whose record is out: hears nothing."""
+
+    delta = ""
+    shape: Callable[[str], bool] | None = None
+
+    def structural(self, name: str | None, data: str) -> Iterable[Fact]:
+        return ()
+
+    def piece(self, data: str) -> Delta | None:
+        return None
+
+    def learned(self, prefix: str) -> None:
+        return
+
+    def is_known(self, name: str | None) -> bool:
+        return False
+
+
+SILENT = Silent()

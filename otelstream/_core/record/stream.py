@@ -5,11 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from opentelemetry.trace import NonRecordingSpan
 from opentelemetry.util.types import AttributeValue
 
 from otelstream import _semconv as s
 from otelstream._core.record.block import Block
+from otelstream._core.record.cadence import NOTHING
 from otelstream._core.record.call import ToolCall
+from otelstream._core.record.grammar import SILENT
 from otelstream._core.record.known import Known, Loop, Stall, clock
 from otelstream._core.record.place import Reader, here, stack
 from otelstream._core.record.repetition import RepetitionDetector
@@ -27,6 +30,8 @@ _EVICTABLE = (  # what is dropped first of too many events
     s.EVENT_REPETITION,
     s.EVENT_TOOL_DISPATCHED,
 )
+
+_NO_BLOCK = Block(None, None)
 
 
 class StreamObservation(Known):
@@ -188,6 +193,18 @@ class StreamObservation(Known):
                 self.runtime.metrics.side_effect(self, call, "compensated")
         except Exception:
             trouble("recording a compensation")
+
+    def shed(self) -> None:
+        """Keep what a turn asks of a stream whose record is out: no text, no span, no way that it came."""
+        self.events, self.loops = [], []
+        self.waits, self.datas, self.blocks = [], [], {}
+        self.block, self.last_data = _NO_BLOCK, ""
+        self.cadence = NOTHING
+        self.grammar, self.loop = SILENT, None
+        self.attached = self.attached.inert() if self.attached is not None else None
+        self.judged, self.usage = (), {}
+        if self.span is not None:
+            self.span = NonRecordingSpan(self.span.get_span_context())
 
     def event(self, name: str, at: float, attributes: dict[str, AttributeValue]) -> None:
         """Keep one event for the record: at most `MAX_EVENTS`, the first ones and the last word never evicted."""
