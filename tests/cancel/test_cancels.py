@@ -417,7 +417,7 @@ def test_a_stop_that_no_stream_follows(bench: Bench, sim: ProviderSimulator, cli
 def test_a_stop_of_a_trace_does_not_wait_for_its_next_stream(
     bench: Bench, sim: ProviderSimulator, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody says when a trace is over: its next stream is another one's, and after 300 s nothing else is waited for."""
+    """Nobody says when a trace is over: its next stream is another one's, and after 300 s nobody waits."""
     sim.clear()
     sim.play("text_short", times=None)
     with bench.tracer.start_as_current_span("agent"):
