@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import otelstream
+from otelstream._core.process import closing
 from otelstream._core.record.call import ToolCall
 from otelstream._core.tools import hold
 from otelstream._core.tools import registry as _registry
@@ -242,6 +243,20 @@ def test_the_stream_of_a_call_passed_unseen(bench: Bench, deploy: Any, ran: list
     with pytest.raises(otelstream.ToolWithheld, match="could not be seen"):
         deploy("main")
     assert (call.state, ran) == ("withheld", [])
+
+
+def test_an_end_that_we_failed_to_decide(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, deploy: Any, ran: list[str]
+) -> None:
+    """Where we could not tell how a stream ended, it did not end cleanly."""
+    stream = opened()
+    asks(stream, "deploy", ref="main")
+    with monkeypatch.context() as patch:
+        patch.setattr(closing, "with_protocol", breaks)
+        completes(stream)
+    with pytest.raises(otelstream.ToolWithheld, match="could not be seen"):
+        deploy("main")
+    assert not ran
 
 
 def test_a_withheld_call_is_known_in_any_context(bench: Bench, deploy: Any, ran: list[str]) -> None:
