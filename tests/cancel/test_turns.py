@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
+from contextvars import Context, copy_context
 from typing import Any
 
 import pytest
@@ -320,6 +321,7 @@ def test_a_websocket(bench: Bench, around: str) -> None:
     """On a connection for many questions a Stop reaches the rest of its own; the next message is another one."""
     messages = ["first", "stop", "second", "third"]
     found: dict[str, list[StreamObservation]] = {}
+    agents: list[Context] = []
 
     async def receive() -> Any:
         return {"type": "websocket.receive", "text": messages.pop(0)} if messages else {"type": "websocket.disconnect"}
@@ -340,6 +342,7 @@ def test_a_websocket(bench: Bench, around: str) -> None:
             if around == "a turn a question":
                 with otelstream.turn(question):
                     found[question] = [opened()]
+                    agents.append(copy_context())
                     if question != "first":
                         completes(found[question][0])
                 continue
@@ -355,6 +358,9 @@ def test_a_websocket(bench: Bench, around: str) -> None:
             await app(scope, receive, send)
 
     asyncio.run(StreamHopMiddleware(socket)({"type": "websocket"}, receive, send))
+    for agent in agents[:1]:  # that of the first question has not noticed yet
+        found["first"].append(agent.run(opened))
+        completes(found["first"][-1])
     closes(found["first"][0])
     assert [stream.stopped_by for stream in found["first"]] == ["user_stop"] * len(found["first"])
     assert [stream.stopped_by for stream in found["second"] + found["third"]] == [None, None]

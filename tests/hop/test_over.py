@@ -155,6 +155,7 @@ def test_a_turn_after_its_request(bench: Bench) -> None:
         await send(BODY)
 
     tasks: list[asyncio.Task[None]] = []
+    completes(opened())  # as the server started, in the context that all of its tasks have
 
     async def run() -> None:
         await StreamHopMiddleware(app)(dict(SCOPE), stays, ignored)
@@ -316,4 +317,23 @@ def test_turns_entered_by_many_threads(bench: Bench) -> None:
             thread.start()
         for thread in threads:
             thread.join()
+    assert not left_entered()
+
+
+def test_a_request_that_ends_while_a_stream_begins(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In another thread, at any step: the stream is observed, and nobody is left in a turn."""
+    enter = _turn.Turn.enter
+    requests = [_turn.Request(), _turn.Request()]
+
+    def ends_meanwhile(turn: _turn.Turn) -> None:
+        enter(turn)
+        requests[0].end()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_turn.Turn, "enter", ends_meanwhile)
+        with _turn.serving(requests[0]):
+            completes(opened())
+    requests[1].end()
+    assert requests[1].turn is not None
+    assert len(bench.ended) == 1
     assert not left_entered()

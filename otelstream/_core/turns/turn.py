@@ -27,22 +27,22 @@ MAX_DEPTH = 32  # turns inside one another that know of it
 class Request:
     """A mutable holder for the turn of one served request: copies of its context share it."""
 
-    __slots__ = ("_entered", "_turn", "over", "route")
+    __slots__ = ("_entered", "_turn", "over", "own", "route")
 
     def __init__(self, route: str | None = None) -> None:
         self.route = route
         self.over = False  # what is begun in its context now is no part of it
+        self.own: Turn | None = None  # if nobody named one when it was needed
         self._turn: Turn | None = None
         self._entered: list[Turn] = []
 
     @property
     def turn(self) -> Turn:
         """The newest turn of this request; a request that named none has one of its own."""
-        if self._turn is None:
-            self.adopt(_known.open(os.urandom(8).hex(), self.route))
         turn = self._turn
         if turn is None:
-            raise AssertionError("adopt() sets it")
+            turn = self.own = _known.open(os.urandom(8).hex(), self.route)
+            self.adopt(turn)
         return turn
 
     @property
@@ -62,6 +62,8 @@ class Request:
             turn.enter()
             self._entered.append(turn)
         self._turn = turn
+        if self.over:  # it ended meanwhile, in another thread
+            self.end()
 
     def begun(self, stream: StreamObservation) -> None:
         """A stream was begun in this request."""
@@ -133,14 +135,25 @@ def current() -> Turn | None:
     request = _request.get()
     if request is not None and not request.over:
         return request.turn
+    later = _unopened()
+    before = request.named if request is not None else None
+    if before is None or later is None:
+        return later or before
+    return max(before, later, key=_newest)  # the request is over: what it left, or what came since
+
+
+def _unopened() -> Turn | None:
     trace_id = _trace_id()
     known = _known.get(trace_id) if trace_id else None
     if known is not None:
         return known
     own = _own.get()
-    if own is not None and isinstance(own.turn, Turn):
-        return own.turn
-    return request.named if request is not None else None
+    return own.turn if own is not None and isinstance(own.turn, Turn) else None
+
+
+def _newest(turn: Turn) -> float:
+    stream = turn.newest()
+    return stream.started if stream is not None else 0.0
 
 
 def find(id: str) -> Turn | None:  # noqa: A002
@@ -182,9 +195,9 @@ def open_turn(id: str, route: str | None = None) -> Turn:  # noqa: A002
 def asked_anew() -> None:
     """A message came on a connection that carries many: turns that were stopped before it outlive their question."""
     block, request = _block.get(), _request.get()
-    found = [*(block.chain() if block is not None else ()), *(request.turns if request is not None else ())]
-    for turn in found:
-        if turn.stopped is not None:
+    around = list(block.chain()) if block is not None else []
+    for turn in (*around, request.own if request is not None else None):
+        if turn is not None and turn.stopped is not None:
             turn.outlives = True
 
 
