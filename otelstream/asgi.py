@@ -28,7 +28,8 @@ class StreamHopMiddleware:
     """Every HTTP request is a turn; a client that goes away is a `client_disconnect` of the streams of its request.
 
     It measures what the browser got of answers that were streamed from a provider, and passes everything on as it is:
-    requests without such a stream, websockets and lifespan are not touched at all.
+    requests without such a stream, websockets and lifespan are not touched at all. A websocket is a turn as well; the
+    next message after a Stop is another question.
     """
 
     def __init__(self, app: Any) -> None:
@@ -36,6 +37,9 @@ class StreamHopMiddleware:
         self.app = app
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await self._connection(scope, receive, send)
+            return
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -48,6 +52,20 @@ class StreamHopMiddleware:
             raise
         finally:
             await hop.end()
+
+    async def _connection(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        request = turns.Request()
+
+        async def receive_next() -> Message:
+            message = await receive()
+            turns.asked_anew()
+            return message
+
+        try:
+            with turns.serving(request):
+                await self.app(scope, receive_next, send)
+        finally:
+            request.end()
 
 
 def _check(app: Any) -> None:
@@ -74,18 +92,16 @@ def _bodiless(scope: MutableMapping[str, Any]) -> bool:
 
 
 class _Request(turns.Request):
-    """The holder of one served request's turn, which knows the streams that were begun in it."""
+    """The holder of one served request's turn, which tells of the streams that are begun in it."""
 
-    __slots__ = ("_begun", "streams")
+    __slots__ = ("_begun",)
 
-    def __init__(self, begun: Callable[[], object]) -> None:
+    def __init__(self, begun: Callable[[StreamObservation], object]) -> None:
         super().__init__()
         self._begun = begun
-        self.streams: deque[StreamObservation] = deque(maxlen=turns.MAX_STREAMS)
 
     def begun(self, stream: StreamObservation) -> None:
-        self.streams.append(stream)
-        self._begun()
+        self._begun(stream)
 
 
 class _Hop:
@@ -93,6 +109,7 @@ class _Hop:
 
     def __init__(self, receive: Receive, send: Send, *, body_read: bool) -> None:
         self.request = _Request(self._begun)
+        self._streams: deque[StreamObservation] = deque(maxlen=turns.MAX_STREAMS)
         self.broken = False
         self._receive, self._send = receive, send
         self._started = clock()
@@ -155,8 +172,11 @@ class _Hop:
 
     # --- whether the client is there ----------------------------------------------------------------------
 
-    def _begun(self) -> None:
-        """A stream was begun in this request, maybe in another thread."""
+    def _begun(self, stream: StreamObservation) -> None:
+        """A stream was begun in this request, maybe in another thread, maybe when the response was over."""
+        if self._complete:
+            return
+        self._streams.append(stream)
         if self._loop is not None:
             try:
                 self._loop.call_soon_threadsafe(self._watch)
@@ -165,7 +185,7 @@ class _Hop:
 
     def _watch(self) -> None:
         """Look for the client's leave, once there is a stream to care for and no unread body to disturb."""
-        if self._loop is None or not self.request.streams or self._complete or self._gone:
+        if self.request.over or self._loop is None or not self._streams or self._complete or self._gone:
             return
         if self._asked or self._ahead or (self._watcher is not None and not self._watcher.done()):
             return  # somebody looks, or has looked
@@ -196,28 +216,32 @@ class _Hop:
             return
         self._gone = True
         now = self._last = clock()
-        for turn in {id(stream.turn): stream.turn for stream in self.request.streams}.values():
-            if isinstance(turn, turns.Turn):
-                stop(turn, "client_disconnect", now)
+        for stream in list(self._streams):
+            if isinstance(stream.turn, turns.Turn):
+                # A turn inside another one of this request goes with that, and is counted with it.
+                around = [turn for turn in stream.turn.chain() if turn in self.request.turns]
+                stop(around[-1] if around else stream.turn, "client_disconnect", now)
 
     # --- the end ------------------------------------------------------------------------------------------
 
     async def end(self) -> None:
         """The application is done with the request. Never raises, but for a cancel of this very task."""
         watcher = self._watcher
-        if watcher is not None and not watcher.done():
-            watcher.cancel()
-            await asyncio.wait([watcher])
         try:
-            self._record()
+            if watcher is not None and not watcher.done():
+                watcher.cancel()
+                await asyncio.wait([watcher])
+        finally:  # where this task is cancelled, every await of it may raise
             self.request.end()
-        except Exception:
-            trouble("ending a hop")
+            try:
+                self._record()
+            except Exception:
+                trouble("ending a hop")
 
     def _record(self) -> None:
-        if not self.request.streams:
+        if not self._streams:
             return
-        stream = self.request.streams[0]
+        stream = self._streams[0]
         ended = self._last if self._last is not None else clock()
         first = None if self._first_byte is None else self._first_byte - self._started
         stream.runtime.metrics.hop(stream, self._outcome(), first, ended - self._started)

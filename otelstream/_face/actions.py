@@ -25,14 +25,15 @@ _not_found_said: list[bool] = []
 def record_stop(turn: str | None = None) -> bool:
     """The user stopped a turn: the one of that id, from any request of this process, else the current one.
 
-    It records, it does not stop: closing the stream stays the application's. Returns whether the turn was found here;
-    one that is not is counted, and warned about once.
+    It records, it does not stop: closing the stream stays the application's. It reaches what is open, in the turns
+    inside it too, and in a turn that somebody opened what comes next; where only a trace holds a turn together, it does
+    not reach what comes later. Returns whether it reached a stream or a tool, or a turn that still goes on; a turn that
+    is not found is counted, and warned about once.
     """
     try:
         found = turns.current() if turn is None else turns.find(str(turn))
         if found is not None:
-            stop(found, "user_stop", clock())
-            return True
+            return stop(found, "user_stop", clock())
         for runtime in process.runtimes():
             runtime.metrics.add(s.STOPS_NOT_FOUND, {})
         if not _not_found_said:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, get_args, overload
 
 from otelstream import _semconv as s
 from otelstream._core.record.call import ToolCall, hash_of
-from otelstream._core.tools.hold import Hold
+from otelstream._core.tools.hold import Hold, failed
 from otelstream._core.tools.registry import Declared, declared, registry, serving
 from otelstream._core.tools.run import Run
 from otelstream._errors import ConfigurationError, ToolWithheld
@@ -133,15 +133,19 @@ def _find(spec: Declared, signature: inspect.Signature | None, args: Any, kwargs
         if registry.idle and serving.get() is None and spec.hold is None:
             return Run(spec.name, None, "decorator")
         arguments = _arguments(signature, args, kwargs)
-        found = registry.claim(spec.name, arguments)
+        found = registry.claim(spec.name, arguments, sure=spec.hold is not None)
         if found is not None:
             return Run(spec.name, found[0], "decorator", guessed=found[1])
         if spec.hold is not None:
             again = registry.given_up(spec.name, arguments=arguments)
             if again is not None:
                 return Run(spec.name, again, "decorator")
-            spec.hold.ungated(spec.name)
-    except Exception:
+            spec.hold.unmatched(spec.name)
+    except ToolWithheld:
+        raise
+    except Exception as error:
+        if spec.hold is not None:
+            raise failed(spec.name, error) from error
         trouble("matching a tool call")
     return Run(spec.name, None, "decorator")
 

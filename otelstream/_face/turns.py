@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -51,7 +52,8 @@ class Turn:
     @property
     def ledger(self) -> Ledger:
         """Which side effects stood when it was stopped, newest first; as of now while it was not."""
-        stopped = self._turn.stopped
+        turn = self._turn if self._turn.stopped is not None else self._turn.stopped_by(math.inf)
+        stopped = turn.stopped if turn is not None else None
         return ledger(self._turn.tool_calls, stopped.at if stopped is not None else None)
 
     def __eq__(self, other: object) -> bool:
@@ -117,23 +119,26 @@ class turn:  # noqa: N801 - a context manager reads as a word
             @wraps(function)
             async def agenerate(*args: Any, **kwargs: Any) -> Any:
                 opened = make(id_, route=route)._open()
-                generator = function(*args, **kwargs)
-                step, argument = generator.asend, None
                 try:
+                    generator = function(*args, **kwargs)
+                    step, argument = generator.asend, None
                     while True:
                         with turns.inside(opened):
                             try:
                                 item = await step(argument)
                             except StopAsyncIteration:
                                 return
+                            finally:
+                                argument = None  # an exception that came in would hold this frame, and be held by it
                         try:
                             argument, step = (yield item), generator.asend
                         except GeneratorExit:
+                            with turns.inside(opened):
+                                await generator.aclose()
                             raise
                         except BaseException as error:
                             argument, step = error, generator.athrow
                 finally:
-                    await generator.aclose()
                     opened.leave()
 
             return agenerate  # type: ignore[return-value]
@@ -142,23 +147,28 @@ class turn:  # noqa: N801 - a context manager reads as a word
             @wraps(function)
             def generate(*args: Any, **kwargs: Any) -> Any:
                 opened = make(id_, route=route)._open()
-                generator = function(*args, **kwargs)
-                step, argument = generator.send, None
                 try:
+                    generator = function(*args, **kwargs)
+                    step, argument = generator.send, None
                     while True:
                         with turns.inside(opened):
                             try:
                                 item = step(argument)
                             except StopIteration as stop:
                                 return stop.value
+                            finally:
+                                argument = None  # an exception that came in would hold this frame, and be held by it
                         try:
                             argument, step = (yield item), generator.send
                         except GeneratorExit:
+                            with turns.inside(opened):
+                                returned = generator.close()
+                            if returned is not None:  # Python 3.13 hands it on
+                                return returned
                             raise
                         except BaseException as error:
                             argument, step = error, generator.throw
                 finally:
-                    generator.close()
                     opened.leave()
 
             return generate  # type: ignore[return-value]

@@ -414,24 +414,25 @@ def test_a_stop_that_no_stream_follows(bench: Bench, sim: ProviderSimulator, cli
     assert counted(bench) == {("user_stop", "not_needed", "between_streams"): 1}
 
 
-def test_a_stop_of_a_trace_waits_for_its_next_stream(
+def test_a_stop_of_a_trace_does_not_wait_for_its_next_stream(
     bench: Bench, sim: ProviderSimulator, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody says when a trace is over: its next stream takes the stop, and after 300 s none will."""
+    """Nobody says when a trace is over: its next stream is another one's, and after 300 s nobody waits."""
     sim.clear()
     sim.play("text_short", times=None)
     with bench.tracer.start_as_current_span("agent"):
         read_until_end(client)
-        assert otelstream.record_stop()
+        assert not otelstream.record_stop()
         assert counted(bench) == {}
         read_until_end(client)
-    assert counted(bench) == {("user_stop", "drained", "between_streams"): 1}
+    assert counted(bench) == {("user_stop", "not_needed", "between_streams"): 1}
+    assert bench.ended[-1].cancel is None
     with bench.tracer.start_as_current_span("another agent"):
         read_until_end(client)
-        assert otelstream.record_stop()
+        assert not otelstream.record_stop()
     monkeypatch.setattr(stopping, "clock", lambda: clock() + 301)
     read_until_end(client)
-    assert counted(bench)[("user_stop", "not_needed", "between_streams")] == 1
+    assert counted(bench) == {("user_stop", "not_needed", "between_streams"): 2}
 
 
 def test_a_stop_between_streams_is_on_the_span_of_the_running_tool(

@@ -45,7 +45,7 @@ def play(sim: ProviderSimulator, deploy: Any, *, by_the_reader: bool) -> list[An
                     continue
                 nursery.start_soon(run_it)
                 (call,) = otelstream.get_stream(stream).tool_calls
-                while not call.held and not came:  # the other task asks while nobody reads
+                while not call.gated and not came:  # the other task asks while nobody reads
                     await trio.lowlevel.checkpoint()
 
     async def main() -> None:

@@ -66,6 +66,7 @@ def decide(stream: StreamObservation, ending: Ending, at: float | None = None) -
         _last_events(stream, at, now)
     except Exception:
         trouble("deciding how a stream ended")
+        stream.unseen = stream.unseen or stream.ending is None  # a held tool must not take it for a clean end
         stream.end_at = stream.end_at or clock()
         stream.ending = stream.ending or ending
     stream.once.append(True)  # for whoever publishes first

@@ -83,8 +83,8 @@ class Runtime:
             choices=choices,
             output_tools=output_tools and output_tools - declared.keys() - self.settings.tools.keys(),
         )
+        turn.add(stream)  # before it is asked: a Stop that comes meanwhile finds it here or there
         stopping.inherit(stream, turn)
-        turn.add(stream)
         turns.begun(stream)
         registry.sweep()
         if not self._sees_tool_spans:  # not earlier: the provider may be set after `instrument()`

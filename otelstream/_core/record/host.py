@@ -28,10 +28,11 @@ class Turn(Protocol):
     id: str | None
     route: str | None
     implicit: bool
-    stopped: TurnStop | None
 
     @property
     def tool_calls(self) -> Sequence[ToolCall]: ...
+    def reached(self, begun: float) -> bool: ...
+    def calls_with(self, begun: float) -> Sequence[ToolCall]: ...
 
 
 class Host(Protocol):

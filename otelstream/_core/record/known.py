@@ -21,6 +21,7 @@ from otelstream._core.record.facts import Key
 from otelstream._core.record.grammar import Grammar
 from otelstream._core.record.host import Host, Turn
 from otelstream._core.record.objectives import Objective, succeeded_then_failed
+from otelstream._core.record.place import Reader
 from otelstream._core.record.repetition import Repetition
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ class Known:
         self.ping_seen = False
         self.text_before = False
         self.tool_calls: list[ToolCall] = []
-        self.reader: tuple[int, int] | None = None  # the thread and task that read the newest tool call
+        self.reader: Reader | None = None  # of the newest tool call, or block after it
         self.waiters: list[Callable[[], object]] = []  # held calls, to be woken at the end
         self.stop_asked: Ask | None = None
         self.cancel: Cancel | None = None

@@ -14,7 +14,7 @@ from otelstream._core.record.cadence import NOTHING
 from otelstream._core.record.call import ToolCall
 from otelstream._core.record.grammar import SILENT
 from otelstream._core.record.known import Known, Loop, Stall, clock
-from otelstream._core.record.place import here
+from otelstream._core.record.place import Reader, here, stack
 from otelstream._core.record.repetition import RepetitionDetector
 from otelstream._trouble import trouble
 
@@ -67,6 +67,7 @@ class StreamObservation(Known):
         if block.key is not None:
             self.blocks[block.key] = block
         self.block = block
+        self.read_here()
 
     def block_ended(self, block: Block, at: float) -> None:
         """A block is over; where others are open, their deltas come now."""
@@ -153,8 +154,13 @@ class StreamObservation(Known):
         call.ready = at - self.started
         if call.state is None:
             call.state = "ready"
-        self.reader = here()
         self.keep_call(call)
+        self.read_here()
+
+    def read_here(self) -> None:
+        """Note who reads, of a stream that asked for a tool: a run of that may come back to wait for it."""
+        if self.tool_calls:
+            self.reader = Reader(here(), stack(), self.last)
 
     def keep_call(self, call: ToolCall) -> None:
         """Remember a tool call, while there is room."""
@@ -164,10 +170,14 @@ class StreamObservation(Known):
     def wake(self) -> None:
         """Let those look again who wait for this stream."""
         for waiter in list(self.waiters):
-            waiter()
+            try:
+                waiter()
+            except Exception:
+                trouble("waking a held tool")
 
     def finish(self, choice: int, reason: str, raw: str, at: float) -> None:
         """A choice gave its finish reason. The stream has one when each choice has; cut ones count most."""
+        self.read_here()
         self.event(s.EVENT_FINISH, at, {s.FINISH_REASON: reason, s.FINISH_RAW_REASON: raw})
         if self.choices > 1:
             self.finishes = self.finishes or {}

@@ -75,7 +75,7 @@ def cancel_of(stream: StreamObservation, ending: Ending, at: float) -> Cancel | 
         for call in calls:
             if call.dispatched_at is None and call.state in (None, "ready"):
                 call.state = "discarded"
-    of_turn = stream.turn.tool_calls if stream.turn is not None else calls
+    of_turn = stream.turn.calls_with(stream.started) if stream.turn is not None else calls
     found = ledger(of_turn, asked.at if asked is not None else at)
     if asked is None:
         trigger = ending.trigger or "app_close"

@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import math
 import threading
+from collections import deque
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
+from itertools import chain, islice
 from time import perf_counter as clock
 from typing import Protocol, get_args
 
@@ -20,6 +23,9 @@ from otelstream._trouble import trouble
 
 NEVER_AFTER = 300.0  # seconds after the end of its stream
 MAX_WAITING = 1024
+UNENDED_AFTER = 3600.0  # seconds that a tool may run whose end only its span would tell
+MAX_RUNNING = 1024
+MAX_GIVEN_UP = 128  # calls of held tools remembered that must not be run again unseen
 _RANK: Mapping[s.Evidence, int] = {word: rank for rank, word in enumerate(get_args(s.Evidence))}
 
 serving: ContextVar[ToolCall | None] = ContextVar("otelstream_tool_call", default=None)
@@ -30,7 +36,7 @@ class Gate(Protocol):
 
     def pass_(self, call: ToolCall) -> None: ...
     async def apass(self, call: ToolCall) -> None: ...
-    def ungated(self, name: str) -> None: ...
+    def unmatched(self, name: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +71,15 @@ class Registry:
         self._lock = threading.RLock()
         self._waiting: dict[int, ToolCall] = {}  # oldest first
         self._by_id: dict[str, list[ToolCall]] = {}
+        self._running: dict[int, ToolCall] = {}  # in the order they were started
+        self._due = math.inf  # the instant from which one of those must be given up
+        self._given_up: deque[ToolCall] = deque(maxlen=MAX_GIVEN_UP)
         self._seen: set[str] = set()  # names of tools that were seen to run
         parked.restart()
 
     @property
     def idle(self) -> bool:
-        return not self._waiting and not self._by_id
+        return not self._waiting and not self._by_id and not self._running
 
     # --- what waits ---------------------------------------------------------------------------------------
 
@@ -85,21 +94,33 @@ class Registry:
         self.sweep()
 
     def sweep(self) -> None:
-        """Stop waiting for what is too old, or too much. Called now and then: there is no thread for it."""
-        now = clock()
-        while True:
+        """Stop waiting for what is too old, or too much. Called now and then, there is no thread. Never raises."""
+        try:
+            now = clock()
             with self._lock:
-                oldest = next(iter(self._waiting.values()), None)
-                excess = len(self._waiting) > MAX_WAITING
-            if oldest is None or not (excess or _stale(oldest, now)):
-                return
-            self.never(oldest)
+                if now > self._due:
+                    stale = [call for call in self._waiting.values() if _deadline(call) < now]
+                    unended = [call for call in self._running.values() if _deadline(call) < now]
+                else:
+                    stale, unended = [], []
+                excess = list(islice(self._waiting.values(), max(0, len(self._waiting) - MAX_WAITING)))
+                unended += islice(self._running.values(), max(0, len(self._running) - MAX_RUNNING))
+            for call in (*stale, *excess):
+                self.never(call)
+            for call in unended:
+                self._lose(call)
+            if now > self._due:
+                with self._lock:
+                    calls = chain(self._waiting.values(), self._running.values())
+                    self._due = min(map(_deadline, calls), default=math.inf)
+        except Exception:
+            trouble("giving up on tool calls")
 
     def exit(self) -> None:
         """The process ends: nothing that waits will run, and what runs is counted as running."""
         with self._lock:
             waiting = list(self._waiting.values())
-            running = [call for calls in self._by_id.values() for call in calls if call.dispatched_at is not None]
+            running = list(self._running.values())
         for call in waiting:
             self.never(call)
         for call in running:
@@ -111,6 +132,7 @@ class Registry:
             if self._waiting.pop(id(call), None) is None:
                 return
             self._drop(call)
+            self._remember(call)
             call.decided_never = True
             if call.ready is None or call.input == "incomplete":
                 call.state = "discarded"
@@ -118,6 +140,19 @@ class Registry:
         if stream is not None and call.state == "discarded" and call.effect != "read" and _stopped(stream):
             stream.runtime.metrics.side_effect(stream, call, "discarded")
         self._count(call)
+
+    def _lose(self, call: ToolCall) -> None:
+        """Wait no longer for the end of a run: `call` is counted as running."""
+        with self._lock:
+            if self._running.pop(id(call), None) is None:
+                return
+            self._drop(call)
+        self._count(call)
+
+    def _remember(self, call: ToolCall) -> None:
+        spec = declared.get(call.name)
+        if spec is not None and spec.hold is not None:
+            self._given_up.append(call)
 
     def _drop(self, call: ToolCall) -> None:
         same = self._by_id.get(call.id)
@@ -130,16 +165,17 @@ class Registry:
 
     def by_id(self, id: str) -> ToolCall | None:  # noqa: A002
         """The call of that id that waits or runs: of the turn we are in, where several streams made it up."""
-        same = self._by_id.get(id)
-        if not same:
-            return None
-        if len(same) == 1:
-            return same[0]
-        turn = turns.current()
-        return next((call for call in same if call.stream is not None and call.stream.turn is turn), same[0])
+        with self._lock:
+            same = list(self._by_id.get(id, ()))
+        if len(same) < 2:
+            return same[0] if same else None
+        return next(iter(_of_turn(same, turns.current())), same[0])
 
-    def claim(self, name: str, arguments: int | None) -> tuple[ToolCall, bool] | None:
-        """The call that a run of `name` with `arguments` serves, and whether that is a guess. Each is given once."""
+    def claim(self, name: str, arguments: int | None, *, sure: bool = False) -> tuple[ToolCall, bool] | None:
+        """The call that a run of `name` with `arguments` serves, and whether that is a guess. Each is given once.
+
+        `sure`: no guess between streams, which end each in its own way.
+        """
         served = serving.get()
         if served is not None and served.name == name and served.finished_at is None:
             return (served, served.guessed) if _take(served) else None
@@ -147,35 +183,51 @@ class Registry:
             return None
         candidates = self._candidates(name)
         turn = turns.current()
-        mine = [call for call in candidates if call.stream is not None and call.stream.turn is turn]
+        mine = _of_turn(candidates, turn)
         opened = turn is not None and not turn.implicit
         for call in mine if opened and mine else [*mine, *candidates]:
             if arguments is not None and call.arguments == arguments and _take(call):
                 return call, False
         if served is not None and served.name != name:
             return None  # a tool that calls another one by itself
+        guesses = mine if opened else mine or candidates
+        if sure and len({id(call.stream) for call in guesses if call.claims}) > 1:
+            return None
         # Those that are ready first: running a call before its input ended is what nobody should do.
-        for call in sorted(mine if opened else mine or candidates, key=lambda call: call.ready is None):
+        for call in sorted(guesses, key=lambda call: call.ready is None):
             if _take(call):
                 return call, True
         return None
 
     def given_up(self, name: str, *, id: str = "", arguments: int | None = None) -> ToolCall | None:  # noqa: A002
-        """The call of this turn that such a run would serve, but which was withheld, or nobody waits for any more."""
-        turn = turns.current()
-        for call in reversed(turn.tool_calls if turn is not None else ()):
+        """The call that such a run would serve, but which was withheld, or nobody waits for any more."""
+        for call in (*self._of_this_turn(name), *reversed(self._given_up)):
             if call.name != name or call.dispatched_at is not None or call.gated:
                 continue
             if call.id == id if id else arguments is not None and call.arguments == arguments:
                 return call
         return None
 
+    def asked_for(self, name: str) -> bool:
+        """Whether the model asked for that tool, as far as anybody still waits for a run of it, or in this turn."""
+        return bool(self._candidates(name)) or any(call.dispatched_at is None for call in self._of_this_turn(name))
+
+    def overlooked(self) -> bool:
+        """Whether a stream of this turn passed that nobody here could read: it may have asked for anything."""
+        turn = turns.current()
+        return turn is not None and any(stream.unseen for each in turn.chain() for stream in each.records)
+
+    def _of_this_turn(self, name: str) -> list[ToolCall]:
+        """The calls of that tool in the turn we are in, and in those around it; newest first."""
+        turn = turns.current()
+        return [call for each in (turn.chain() if turn is not None else ())
+                for call in reversed(each.tool_calls) if call.name == name]  # fmt: skip
+
     def _candidates(self, name: str) -> list[ToolCall]:
         """The calls of that tool that wait, oldest first, and those that run."""
         with self._lock:
             waiting = [call for call in self._waiting.values() if call.name == name]
-            known = [call for calls in self._by_id.values() for call in calls if call.name == name]
-        return waiting + [call for call in known if call.dispatched_at is not None and call.finished_at is None]
+            return waiting + [call for call in self._running.values() if call.name == name]
 
     # --- what runs ----------------------------------------------------------------------------------------
 
@@ -189,9 +241,11 @@ class Registry:
             if known is not None and _RANK[evidence] >= _RANK[known] and not known == evidence == "decorator":
                 return False
             self._waiting.pop(id(call), None)
+            self._running[id(call)] = call
             call.evidence, call.guessed, call.dispatched_at = evidence, guessed, at
             call.state = "running"
             call.where = here()
+            self._due = min(self._due, _deadline(call))
             if evidence != "tool_result" and len(self._seen) < s.MAX_TOOL_NAMES:
                 self._seen.add(call.name)
         return True
@@ -206,6 +260,7 @@ class Registry:
             if call.finished_at is not None or call.state == "withheld":
                 return False
             self._waiting.pop(id(call), None)
+            self._running.pop(id(call), None)
             self._drop(call)
             call.state = state
             call.finished_at = at
@@ -231,7 +286,9 @@ class Registry:
             by_the_end = stream is not None and stream.end_at is not None and stream.emitted_at is None
             call.withheld_at = stream.end_at if by_the_end and stream is not None else clock()
             self._waiting.pop(id(call), None)
+            self._running.pop(id(call), None)
             self._drop(call)
+            self._remember(call)
             call.state = "withheld"
             call.dispatched_at = call.evidence = None  # the runner, or `tool_call`, had only meant to start it
             call.decided_never = True
@@ -244,10 +301,15 @@ class Registry:
     def ended(self, stream: StreamObservation) -> None:
         """The record of `stream` is out: its calls that are done can be counted."""
         metrics = stream.runtime.metrics
+        stream.reader = None
+        with self._lock:
+            waiting = [call for call in stream.tool_calls if id(call) in self._waiting]
+            self._due = min(self._due, *map(_deadline, waiting), math.inf)
         for call in stream.tool_calls:
             if call.ready is not None:
                 metrics.add(s.TOOL_PAUSE, metrics.common(stream), {s.TOOL_CALL_PREAMBLE: call.preamble}, call.pause)
-            if call.finished_at is not None or call.state == "withheld" or call.decided_never:
+            lost = call.dispatched_at is not None and id(call) not in self._running
+            if lost or call.state == "withheld" or call.decided_never:
                 self._count(call)
 
     def _count(self, call: ToolCall) -> None:
@@ -265,13 +327,22 @@ class Registry:
             trouble("counting a tool call")
 
 
-def _stale(call: ToolCall, now: float) -> bool:
+def _deadline(call: ToolCall) -> float:
+    """The instant from which nobody waits for `call` any more; none for one whose stream, or run, is open."""
+    if call.dispatched_at is not None:
+        return call.dispatched_at + UNENDED_AFTER if call.evidence == "span" else math.inf
     end = call.stream.end_at if call.stream is not None else None
-    return end is not None and now - end > NEVER_AFTER
+    return math.inf if end is None else end + NEVER_AFTER
+
+
+def _of_turn(calls: list[ToolCall], turn: turns.Turn | None) -> list[ToolCall]:
+    """Those of the turn, before those of turns around it or inside it."""
+    found = [call for call in calls if call.stream is not None and turns.related(call.stream.turn, turn)]
+    return sorted(found, key=lambda call: call.stream.turn is not turn)
 
 
 def _stopped(stream: StreamObservation) -> bool:
-    return stream.cancel is not None or (stream.turn is not None and stream.turn.stopped is not None)
+    return stream.cancel is not None or (stream.turn is not None and stream.turn.reached(stream.started))
 
 
 def _take(call: ToolCall) -> bool:

@@ -1,124 +1,54 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The turn: everything one question of a user sets off, found from any context of the process."""
+"""Which turn is meant: found by its id or its trace, from any context of the process."""
 
 from __future__ import annotations
 
 import os
 import threading
-import weakref
-from collections import OrderedDict, deque
-from collections.abc import Callable, Hashable, Iterator
+from collections import OrderedDict
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from typing import Any
 
 from opentelemetry import trace
 
-from otelstream._core.record.call import ToolCall
-from otelstream._core.record.host import TurnStop
 from otelstream._core.record.stream import StreamObservation
+from otelstream._core.turns import question
+from otelstream._core.turns.question import MAX_STREAMS, Turn, related
+from otelstream._trouble import trouble
 
-MAX_STREAMS = 64  # remembered of one turn
+__all__ = ["MAX_STREAMS", "Request", "Turn", "related"]
+
 MAX_IDLE = 256  # turns remembered that nobody is in any more, to be found by their id or trace
-
-
-class Turn:
-    """One question of a user: its streams, its tool calls, and what a Stop found."""
-
-    __slots__ = ("__weakref__", "_only", "_streams", "entered", "id", "implicit", "over", "route", "stopped")
-
-    def __init__(self, id: str | None = None, route: str | None = None, *, implicit: bool = False) -> None:  # noqa: A002
-        self.id = id
-        self.route = route
-        self.implicit = implicit  # nobody opened it: a stream's own
-        self.entered = 0  # blocks and requests that are inside it
-        # A stream's own turn keeps none here; an empty deque would be 0.7 KiB an open stream.
-        self._streams: deque[StreamObservation] | list[StreamObservation] = (
-            [] if implicit else deque(maxlen=MAX_STREAMS)
-        )
-        self._only: Callable[[], StreamObservation | None] = lambda: None  # weak, see `begun`
-        self.stopped: TurnStop | None = None
-        self.over: list[Callable[[Turn], object]] = []  # called when nobody is in it any more
-
-    @property
-    def records(self) -> list[StreamObservation]:
-        """Its streams, oldest first."""
-        if not self.implicit:
-            return list(self._streams)
-        only = self._only()
-        return [] if only is None else [only]
-
-    @property
-    def tool_calls(self) -> tuple[ToolCall, ...]:
-        """The tool calls that the model asked for in it, oldest first."""
-        return tuple(call for stream in self.records for call in stream.all_tool_calls())
-
-    def add(self, stream: StreamObservation) -> None:
-        if self.implicit:
-            self._only = weakref.ref(stream)
-        else:
-            self._streams.append(stream)
-
-    def drop(self, stream: StreamObservation) -> None:
-        if stream in self._streams:
-            self._streams.remove(stream)
-        elif self._only() is stream:
-            self._only = lambda: None
-
-    def newest(self) -> StreamObservation | None:
-        return self._streams[-1] if self._streams else self._only()
-
-    def open_streams(self) -> list[StreamObservation]:
-        return [stream for stream in self.records if stream.ending is None]
-
-    @property
-    def live(self) -> bool:
-        """Whether somebody is inside it, or a stream of it is open."""
-        return self.entered > 0 or bool(self.open_streams())
-
-    @property
-    def by_trace(self) -> bool:
-        """Whether only a trace holds it together, of which nobody says when it is over."""
-        return self.id is None and not self.implicit
-
-    def enter(self) -> None:
-        self.entered += 1
-
-    def leave(self) -> None:
-        self.entered -= 1
-        self.call_if_over()
-
-    def call_if_over(self) -> None:
-        """Call what waits for the turn to be over, if it is."""
-        while self.over and not self.live:
-            try:
-                self.over.pop()(self)
-            except IndexError:
-                return
-
-    def __repr__(self) -> str:
-        return f"<Turn {self.id!r} streams={len(self.records)}>"
+MAX_DEPTH = 32  # turns inside one another that know of it
 
 
 class Request:
     """A mutable holder for the turn of one served request: copies of its context share it."""
 
-    __slots__ = ("_entered", "_turn", "route")
+    __slots__ = ("_entered", "_turn", "over", "own", "route")
 
     def __init__(self, route: str | None = None) -> None:
         self.route = route
+        self.over = False  # what is begun in its context now is no part of it
+        self.own: Turn | None = None  # if nobody named one when it was needed
         self._turn: Turn | None = None
         self._entered: list[Turn] = []
 
     @property
     def turn(self) -> Turn:
         """The newest turn of this request; a request that named none has one of its own."""
-        if self._turn is None:
-            self.adopt(_known.open(os.urandom(8).hex(), self.route))
         turn = self._turn
         if turn is None:
-            raise AssertionError("adopt() sets it")
+            turn = self.own = _known.open(os.urandom(8).hex(), self.route)
+            self.adopt(turn)
         return turn
+
+    @property
+    def named(self) -> Turn | None:
+        """The newest turn of this request, if it has one."""
+        return self._turn
 
     @property
     def turns(self) -> tuple[Turn, ...]:
@@ -126,17 +56,26 @@ class Request:
 
     def adopt(self, turn: Turn) -> None:
         """Keep `turn` alive to the end of this request, and find it where the context of its block is gone."""
+        if self.over:
+            return
         if turn not in self._entered:
             turn.enter()
             self._entered.append(turn)
         self._turn = turn
+        if self.over:  # it ended meanwhile, in another thread
+            self.end()
 
     def begun(self, stream: StreamObservation) -> None:
         """A stream was begun in this request."""
 
     def end(self) -> None:
+        """Leave every turn of it, whatever becomes of that."""
+        self.over = True
         while self._entered:
-            self._entered.pop().leave()
+            try:
+                self._entered.pop().leave()
+            except Exception:
+                trouble("leaving a turn")
 
 
 class _Known:
@@ -149,13 +88,13 @@ class _Known:
     def get(self, key: Hashable) -> Turn | None:
         return self._turns.get(key)
 
-    def open(self, key: Hashable, route: str | None = None) -> Turn:
-        """The turn of that key somebody is inside of, else a new one."""
+    def open(self, key: Hashable, route: str | None = None, outer: Turn | None = None) -> Turn:
+        """The turn of that key somebody is inside of, else a new one inside `outer`."""
         with self._lock:
             known = self._turns.get(key)
             if known is not None and (known.entered > 0 or not isinstance(key, str)):
                 return known
-            turn = self._turns[key] = Turn(key if isinstance(key, str) else None, route)
+            turn = self._turns[key] = Turn(key if isinstance(key, str) else None, route, outer=outer)
             self._turns.move_to_end(key)
             self._shrink()
             return turn
@@ -194,14 +133,27 @@ def current() -> Turn | None:
     if turn is not None:
         return turn
     request = _request.get()
-    if request is not None:
+    if request is not None and not request.over:
         return request.turn
+    later = _unopened()
+    before = request.named if request is not None else None
+    if before is None or later is None:
+        return later or before
+    return max(before, later, key=_newest)  # the request is over: what it left, or what came since
+
+
+def _unopened() -> Turn | None:
     trace_id = _trace_id()
     known = _known.get(trace_id) if trace_id else None
     if known is not None:
         return known
     own = _own.get()
     return own.turn if own is not None and isinstance(own.turn, Turn) else None
+
+
+def _newest(turn: Turn) -> float:
+    stream = turn.newest()
+    return stream.started if stream is not None else 0.0
 
 
 def find(id: str) -> Turn | None:  # noqa: A002
@@ -215,7 +167,7 @@ def for_stream() -> Turn:
     if turn is not None:
         return turn
     request = _request.get()
-    if request is not None:
+    if request is not None and not request.over:
         return request.turn
     trace_id = _trace_id()
     if trace_id:
@@ -224,8 +176,13 @@ def for_stream() -> Turn:
 
 
 def open_turn(id: str, route: str | None = None) -> Turn:  # noqa: A002
-    """Enter the turn of that id, or a new one; in a served request it holds to the end of that."""
-    opened = _known.open(id, route)
+    """Enter the turn of that id, or a new one inside the block's; in a served request it holds to the end of that."""
+    outer = _block.get()
+    if outer is not None and route is None:
+        route = outer.route
+    if outer is not None and sum(1 for _ in outer.chain()) >= MAX_DEPTH:
+        outer = None  # each was opened by a task that the one before started: no question is that deep
+    opened = _known.open(id, route, outer)
     if opened.route is None:
         opened.route = route
     opened.enter()
@@ -235,10 +192,20 @@ def open_turn(id: str, route: str | None = None) -> Turn:  # noqa: A002
     return opened
 
 
+def asked_anew() -> None:
+    """A message came on a connection that carries many: turns that were stopped before it outlive their question."""
+    block, request = _block.get(), _request.get()
+    around = list(block.chain()) if block is not None else []
+    for turn in (*around, request.own if request is not None else None):
+        if turn is not None and turn.stopped is not None:
+            turn.outlives = True
+
+
 def exit() -> None:  # noqa: A001
     """The process ends, and with it every turn."""
     for turn in _known.all():
-        turn.entered = 0
+        turn.entered = turn.inner = 0
+    for turn in _known.all():
         turn.call_if_over()
 
 
@@ -248,12 +215,13 @@ def begun(stream: StreamObservation) -> None:
         # The stream holds its turn and not the other way round: a cycle would keep both for the collector.
         _own.set(stream)
     request = _request.get()
-    if request is not None:
+    if request is not None and not request.over:
         request.begun(stream)
 
 
 def restart() -> None:
     """Start anew, in a forked child."""
+    question.restart()
     _known.clear()
 
 
