@@ -13,7 +13,6 @@ import wrapt
 
 from otelstream._face import providers
 
-
 SPOKEN = ("anthropic",)  # the SDKs whose protocol the local provider speaks
 
 

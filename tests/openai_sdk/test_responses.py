@@ -15,7 +15,6 @@ import otelstream
 from openai_sdk.conftest import RESPONSES, Scene, read
 from otelstream import _semconv as s
 
-
 pytestmark = pytest.mark.skipif(not hasattr(openai.OpenAI, "responses"), reason="a newer SDK has the Responses API")
 
 
