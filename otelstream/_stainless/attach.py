@@ -7,6 +7,7 @@ import asyncio
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from importlib import import_module
 from inspect import iscoroutinefunction
 from typing import Any
@@ -14,9 +15,10 @@ from typing import Any
 import wrapt
 from opentelemetry import trace
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
+from opentelemetry.trace import Span
 
-from otelstream._core.emit.span import call_span
-from otelstream._core.process import nesting
+from otelstream._core.emit.span import call_span, model_span, take
+from otelstream._core.process import nesting, suppression
 from otelstream._core.process.closing import decide, end, publish
 from otelstream._core.process.runtime import Runtime
 from otelstream._core.process.tap import aread, read
@@ -88,17 +90,23 @@ class Patches:
 
     # --- the request --------------------------------------------------------------------------------------
 
-    def _begin(self, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> StreamObservation | None:
+    def _begin(
+        self, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any], past: bool
+    ) -> StreamObservation | None:
         """The record of this request, if it is for a streamed answer."""
         try:
             options = args[1] if len(args) > 1 else kwargs.get("options")
             self.sdk.sent(options)
-            if not kwargs.get("stream") or nesting.routed() or not is_instrumentation_enabled():
+            if not kwargs.get("stream") or nesting.routed():
                 return None
             body = getattr(options, "json_data", None)
             body = body if isinstance(body, Mapping) else {}
             call = self.sdk.begin(client, args[0] if args else kwargs.get("cast_to"), body)
             if call is None:
+                return None
+            suppressed = not is_instrumentation_enabled()
+            span = self._foreign_span(suppressed)
+            if suppressed and not suppression.observes(self.runtime, span, past=past):
                 return None
             stream = self.runtime.begin(
                 operation=call.operation,
@@ -109,22 +117,25 @@ class Patches:
                 output_tools=call.output_tools,
             )
             stream.attached = Handle(self.sdk, request_attributes(client, body))
-            stream.foreign = self.runtime.settings.spans != "off" and self._foreign_span()
-            if stream.foreign or not hasattr(type(client), "_request"):
-                self.runtime.attach_span(stream, stream.attached.call_attributes)
+            stream.suppressed, stream.foreign = suppressed, span is not None
+            if span is not None or not hasattr(type(client), "_request"):
+                self.runtime.attach_span(stream, stream.attached.call_attributes, span)
             return stream
         except Exception:
             trouble("starting a stream")
             return None
 
-    def _foreign_span(self) -> bool:
-        """Whether another instrumentation has opened a call span around this request."""
-        span = call_span()
-        return span is not None and not native.is_native(span, self.sdk.native_scope)
+    def _foreign_span(self, suppressed: bool) -> Span | None:
+        """The call span that another instrumentation has opened around this request, taken for its stream."""
+        if self.runtime.settings.spans == "off" and not suppressed:
+            return None
+        span = model_span() if suppressed else call_span()
+        ours = span is not None and not native.is_native(span, self.sdk.native_scope) and take(span)
+        return span if ours else None
 
     def _request(self, wrapped: Any, client: Any, args: Any, kwargs: Any) -> Any:
-        stream = self._begin(client, args, kwargs)
-        if stream is None and nesting.current() is None:
+        stream = self._begin(client, args, kwargs, isinstance(wrapped, partial))
+        if stream is None and not (nesting.entered() or kwargs.get("stream")):
             return wrapped(*args, **kwargs)
         mark = nesting.enter(stream)  # what is not observed is no attempt of the stream whose request it is made in
         try:
@@ -139,8 +150,8 @@ class Patches:
         return result
 
     async def _arequest(self, wrapped: Any, client: Any, args: Any, kwargs: Any) -> Any:
-        stream = self._begin(client, args, kwargs)
-        if stream is None and nesting.current() is None:
+        stream = self._begin(client, args, kwargs, isinstance(wrapped, partial))
+        if stream is None and not (nesting.entered() or kwargs.get("stream")):
             return await wrapped(*args, **kwargs)
         mark = nesting.enter(stream)
         try:
@@ -154,9 +165,20 @@ class Patches:
         self._returned(stream, result)
         return result
 
-    # `_request` is the only place where the SDK's span of a call that fails before its stream still records.
+    # `_request` is the only place where the SDK's span of a call that fails before its stream still records. It is
+    # reached also past our `request`: a companion that was there first calls the one that it found.
 
-    def _inner_request(self, wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
+    def _inner_request(self, wrapped: Any, client: Any, args: Any, kwargs: Any) -> Any:
+        if kwargs.get("stream") and not nesting.entered():
+            return self._request(partial(self._in_request, wrapped), client, args, kwargs)
+        return self._in_request(wrapped, *args, **kwargs)
+
+    async def _inner_arequest(self, wrapped: Any, client: Any, args: Any, kwargs: Any) -> Any:
+        if kwargs.get("stream") and not nesting.entered():
+            return await self._arequest(partial(self._in_arequest, wrapped), client, args, kwargs)
+        return await self._in_arequest(wrapped, *args, **kwargs)
+
+    def _in_request(self, wrapped: Any, *args: Any, **kwargs: Any) -> Any:
         stream = nesting.current()
         self._find_span(stream)
         try:
@@ -166,7 +188,7 @@ class Patches:
             _refused(stream, error)
             raise
 
-    async def _inner_arequest(self, wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
+    async def _in_arequest(self, wrapped: Any, *args: Any, **kwargs: Any) -> Any:
         stream = nesting.current()
         self._find_span(stream)
         try:
@@ -178,8 +200,9 @@ class Patches:
 
     def _find_span(self, stream: StreamObservation | None) -> None:
         try:
-            if stream is not None and stream.span is None:
-                self.runtime.attach_span(stream, stream.attached.call_attributes)
+            if stream is not None and stream.span is None and not stream.suppressed:
+                found = native.unreadable(stream)
+                self.runtime.attach_span(stream, stream.attached.call_attributes, found)
         except Exception:
             trouble("finding a span")
 
@@ -229,6 +252,8 @@ class Patches:
                     self.runtime.discard(stream)
                 return
             self._responded(stream, answer)
+            if stream.suppressed:
+                self.runtime.write_early(stream)
             native.observe_end(stream, answer)
             if "_otelstream" not in getattr(result, "__dict__", {}):
                 answer.__dict__["_otelstream"] = stream

@@ -11,7 +11,10 @@ import sys
 import weakref
 from typing import Any
 
+from opentelemetry.trace import Span
+
 from otelstream import _semconv as s
+from otelstream._core.emit.span import take, unreadable_span
 from otelstream._core.process.closing import end as end_stream
 from otelstream._core.process.drops import dropped
 from otelstream._core.record.ending import CUT_SHORT, Ending, is_task_cancel
@@ -21,16 +24,37 @@ from otelstream._trouble import trouble
 
 
 def is_native(span: Any, scope: str | None) -> bool:
-    """Whether the SDK whose scope that is made `span`."""
-    return scope is not None and getattr(getattr(span, "instrumentation_scope", None), "name", None) == scope
+    """Whether the SDK whose scope that is made `span`; a client for a platform has a scope below that."""
+    name = _scope(span)
+    return scope is not None and name is not None and (name == scope or name.startswith(f"{scope}."))
+
+
+def _scope(span: Any) -> str | None:
+    name = getattr(getattr(span, "instrumentation_scope", None), "name", None)
+    return name if isinstance(name, str) else None
+
+
+def _is_adopted(stream: StreamObservation) -> bool:
+    """Whether the record goes on the span that the SDK makes of itself."""
+    if stream.span is None or stream.own_span or stream.foreign:
+        return False
+    return _scope(stream.span) is None or is_native(stream.span, stream.attached.sdk.native_scope)
+
+
+def unreadable(stream: StreamObservation) -> Span | None:
+    """The call span of the SDK's that is current, taken, where it cannot be read: nobody else makes one in between."""
+    span = unreadable_span()
+    if span is None or stream.attached.around == span.get_span_context().span_id:
+        return None
+    return span if stream.attached.sdk.native_scope is not None and take(span) else None
 
 
 def observe_end(stream: StreamObservation, response: Any) -> None:
     """Be called when the SDK's observer of `response` learns how its body ended. Does nothing without one."""
     observer = getattr(getattr(response, "stream", None), "stream_observer", None)
     original = getattr(observer, "end", None)
-    if observer is None or original is None or stream.span is None or stream.own_span:
-        return
+    if observer is None or original is None or stream.span is None or not _is_adopted(stream):
+        return  # where the record goes on somebody else's span the SDK's is left alone
     if not stream.span.is_recording():  # a hook has read the whole body, and with it ended the span
         return
 

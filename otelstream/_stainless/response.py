@@ -21,7 +21,7 @@ def watch_close(stream: StreamObservation, response: Any) -> None:
 
 def close(wrapped: Any, response: Any, args: Any, kwargs: Any) -> Any:
     """Around the client's `Response.close`."""
-    stream = _left(response, sys._getframe(1))
+    stream = _left(response, sys._getframe(1), "SyncByteStream")
     try:
         return wrapped(*args, **kwargs)
     finally:
@@ -31,7 +31,7 @@ def close(wrapped: Any, response: Any, args: Any, kwargs: Any) -> Any:
 
 def aclose(wrapped: Any, response: Any, args: Any, kwargs: Any) -> Any:
     """Around the client's `Response.aclose`."""
-    stream = _left(response, sys._getframe(1))
+    stream = _left(response, sys._getframe(1), "AsyncByteStream")
     return wrapped(*args, **kwargs) if stream is None else _published_after(wrapped, args, kwargs, stream)
 
 
@@ -42,11 +42,14 @@ async def _published_after(wrapped: Any, args: Any, kwargs: Any, stream: StreamO
         publish(stream)
 
 
-def _left(response: Any, caller: Any) -> StreamObservation | None:
+def _left(response: Any, caller: Any, kind: str) -> StreamObservation | None:
     stream: StreamObservation | None = response.__dict__.get(_STREAM)
     if stream is None or stream.ending is not None:
         return None
     try:
+        module = sys.modules[type(response).__module__.partition(".")[0]]  # httpx, or httpx2
+        if not isinstance(response.stream, getattr(module, kind)):
+            return None  # a close of the wrong kind raises, and closes nothing
         while caller is not None and caller.f_globals.get("__name__", "").partition(".")[0] == "wrapt":
             caller = caller.f_back
         if not stream.attached.raw and not is_sdk(stream, caller):

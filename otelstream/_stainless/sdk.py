@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from opentelemetry import trace
 from opentelemetry.util.types import AttributeValue
 
 from otelstream import _semconv as s
@@ -55,11 +56,12 @@ class Sdk:
 class Handle(Attached):
     """What the SDK's objects keep of one stream."""
 
-    __slots__ = ("call_attributes", "frames", "helped", "left_at", "past", "raw", "sdk", "watch")
+    __slots__ = ("around", "call_attributes", "frames", "helped", "left_at", "past", "raw", "sdk", "watch")
 
     def __init__(self, sdk: Sdk, call_attributes: Mapping[str, AttributeValue]) -> None:
         self.sdk = sdk
         self.call_attributes = call_attributes
+        self.around = trace.get_current_span().get_span_context().span_id  # when the request was entered
         self.raw = False  # a raw response has it, which may be closed after what reads it was dropped
         self.past = False  # its body is being read past the SDK's parser
         self.left_at: float | None = None  # when that was dropped

@@ -30,6 +30,7 @@ def gather(runtime: Runtime | None) -> dict[str, Any]:
         "traces": _try(lambda: _traces(runtime)),
         "metrics": _try(lambda: _metrics(runtime)),
         "patched": _try(_patched) or {},
+        "suppressed_by": sorted(runtime.suppressed_by) if runtime is not None else [],
         "on": runtime is not None,
     }
 
@@ -171,6 +172,10 @@ def _patched() -> dict[str, list[str]]:
                 if cls is not None:
                     label = f"{package} beta.{name}" if ".beta." in place else f"{package} {name}"
                     found[label] = list(_wrappers(vars(cls).get(function), package))
+        for name in provider.clients:  # a companion may put a `request` of its own on these
+            own = vars(getattr(sys.modules.get(package), name, object)).get("request")
+            if own is not None:
+                found[f"{package} {name}.request"] = list(_wrappers(own, package))
     return {name: who for name, who in found.items() if who or name.endswith(_ADAPTER)}
 
 

@@ -20,6 +20,7 @@ CODES: Final[Mapping[str, str]] = {
     "not-switched-on": "nothing in the program switches otelstream on",
     "setting-wrong": "a setting of otelstream has a value that is not allowed, or a name that is none",
     "not-observed": "otelstream could not observe, or did not see, a streamed request",
+    "suppressed": "another instrumentation suppresses otelstream's below its spans",
     "patch-lost": "somebody replaced a function of the provider SDK that otelstream had wrapped",
     "no-streams": "the program made no stream that could be seen",
     "no-tracer-provider": "no tracer provider is set: spans go nowhere",

@@ -31,7 +31,7 @@ def patches(process: Facts) -> Iterator[Finding]:
     if not process["on"]:
         return
     for name, who in sorted(process["patched"].items()):
-        if name.endswith(("SyncAPIClient.request", "AsyncAPIClient.request")) and "otelstream" not in who:
+        if name.endswith(".request") and "otelstream" not in who:
             by = f" by {who[0]}" if who else ""
             yield Finding(
                 "patch-lost",
@@ -48,6 +48,19 @@ def observed(process: Facts) -> Iterator[Finding]:
             f"{process['unobserved']} streamed requests were sent unobserved",
             "look for suppress_instrumentation() around them, and for requests before otelstream was switched on",
         )
+
+
+def suppressed(process: Facts) -> Iterator[Finding]:
+    """Whether a companion suppresses ours below its own spans."""
+    for who in process["suppressed_by"]:
+        if who:
+            yield Finding(
+                "suppressed",
+                f"{who} suppresses instrumentation: of its streams there are no spans, events, logs and "
+                "gen_ai.client.* metrics of otelstream's",
+                "let it not, as with logfire.instrument_anthropic(suppress_other_instrumentation=False), and switch "
+                "otelstream on before it",
+            )
 
 
 def tracer_provider(process: Facts) -> Iterator[Finding]:
@@ -179,8 +192,8 @@ def instance_ids(processes: Sequence[Facts]) -> Iterator[Finding]:
 
 
 EACH_PROCESS = (
-    switched_on, patches, observed, tracer_provider, meter_provider, endpoints, span_limits, sampling, histograms,
-    service_name, double_spans, content, client_timeout,
+    switched_on, patches, observed, suppressed, tracer_provider, meter_provider, endpoints, span_limits, sampling,
+    histograms, service_name, double_spans, content, client_timeout,
 )  # fmt: skip
 
 

@@ -220,6 +220,18 @@ def suppressed() -> None:
     ask()
 
 
+@plant
+def suppressed_by_another() -> None:
+    set_up()
+    tracer = trace.get_tracer("another")
+    attributes = {"gen_ai.operation.name": "chat"}
+    with (
+        tracer.start_as_current_span("call", kind=trace.SpanKind.CLIENT, attributes=attributes),
+        suppress_instrumentation(),
+    ):
+        ask()
+
+
 # --- the six points ---------------------------------------------------------------------------------------
 
 

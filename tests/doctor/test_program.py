@@ -33,6 +33,7 @@ PLANTED = {
     "content_by_the_sdk": "content-captured",
     "replaced": "patch-lost",
     "suppressed": "not-observed",
+    "suppressed_by_another": "suppressed",
     "dropped": "cancel-path",
     "stopped": None,
     "acted_on_half": "half-formed",

@@ -124,7 +124,9 @@ def page(found: list[Row]) -> str:
     lines += [
         "A stream that is open when the interpreter exits is `abandoned`, trigger `shutdown`, and is exported, by a",
         "batch processor too. A span of ours is `ERROR` where the outcome is `failed` and unset otherwise; the SDK's",
-        "own span says `OK` where ours is unset.",
+        "own span says `OK` where ours is unset. On a span that is not ours we only add: what its owner has set stays.",
+        "If the wire breaks after the terminal event, the outcome and the SDK's status stand, and",
+        "`otelstream.stream.broken_after_end` is set on its span.",
         "",
     ]
     return "\n".join(lines)

@@ -119,7 +119,7 @@ class Metrics:
 
     def chunk_times(self, stream: StreamObservation, gaps: Iterable[float]) -> None:
         """Record every gap on the conventions' histogram: `chunk_metric=semconv` only, 7 µs each."""
-        for gap in gaps:
+        for gap in () if stream.suppressed else gaps:
             self.add(s.CLIENT_TIME_PER_CHUNK, self.common(stream), amount=gap)
 
     def common(self, stream: StreamObservation) -> Mapping[str, str]:

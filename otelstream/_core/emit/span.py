@@ -12,24 +12,51 @@ from opentelemetry.util.types import AttributeValue
 from otelstream import _semconv as s
 from otelstream._core.record.stream import StreamObservation
 
+CALLS = ("chat", "text_completion", "generate_content")  # operations that are one call of a model
+_TAKEN = "_otelstream_taken"  # on a span: a stream has it
+
 
 def call_span() -> Span | None:
-    """The recording client span of a GenAI call that is current, whoever made it."""
+    """The recording client span of one GenAI call that is current, whoever made it."""
     span = model_span()
     return span if span is not None and getattr(span, "kind", None) is SpanKind.CLIENT else None
 
 
 def model_span() -> Span | None:
-    """The recording span of a model's call that is current, in OpenTelemetry's words or OpenInference's."""
+    """The recording span of one model call that is current, in OpenTelemetry's words or OpenInference's.
+
+    None for one that a stream has taken: what comes below it next is another call.
+    """
     span = trace.get_current_span()
-    if not span.is_recording():
+    if not span.is_recording() or _TAKEN in getattr(span, "__dict__", ()):
         return None
     attributes = getattr(span, "attributes", None)
     if not attributes:
         return None
-    if s.OPERATION in attributes and getattr(span, "kind", None) is SpanKind.CLIENT:
+    if attributes.get(s.OPERATION) in CALLS and getattr(span, "kind", None) is SpanKind.CLIENT:
         return span
     return span if attributes.get(s.OPENINFERENCE_KIND) == "LLM" else None  # which leaves the kind alone
+
+
+def unreadable_span() -> Span | None:
+    """The recording span that is current, if its attributes cannot be read."""
+    span = trace.get_current_span()
+    readable = getattr(span, "attributes", None) is not None
+    return None if readable or not span.is_recording() or _TAKEN in getattr(span, "__dict__", ()) else span
+
+
+def take(span: Span) -> bool:
+    """Let one stream have `span`; False when another one has it."""
+    mine = object()
+    try:
+        return vars(span).setdefault(_TAKEN, mine) is mine
+    except TypeError:  # it has slots, and nowhere to say so
+        return True
+
+
+def give_back(span: Span) -> None:
+    """What took `span` was no stream."""
+    getattr(span, "__dict__", {}).pop(_TAKEN, None)
 
 
 def start(tracer: Tracer, stream: StreamObservation, attributes: Mapping[str, AttributeValue]) -> Span:
@@ -79,8 +106,8 @@ def _added(values: dict[str, AttributeValue], span: Span) -> dict[str, Attribute
 
 
 def _status_is_open(span: Span) -> bool:
-    status = getattr(span, "status", None)
-    return status is None or status.status_code is StatusCode.UNSET
+    """Whether its owner has set none; of a span that cannot be read nobody knows."""
+    return getattr(getattr(span, "status", None), "status_code", None) is StatusCode.UNSET
 
 
 def nanoseconds(stream: StreamObservation, at: float) -> int:
@@ -91,6 +118,17 @@ def nanoseconds(stream: StreamObservation, at: float) -> int:
 def _finish_reasons(stream: StreamObservation) -> list[str] | None:
     reason = stream.finish_reason or ("error" if stream.outcome == "failed" else None)
     return None if reason is None else [reason]
+
+
+def early(stream: StreamObservation) -> dict[str, AttributeValue]:
+    """What is known of a stream when its response is there, in names of ours."""
+    known: dict[str, AttributeValue | None] = {
+        s.ATTEMPTS: max(1, stream.attempts),
+        s.LAST_ATTEMPT_DELAY: stream.last_attempt_at - stream.started if stream.attempts > 1 else None,
+        s.TURN_ID: stream.turn_id,
+        s.ROUTE: stream.route,
+    }
+    return {name: value for name, value in known.items() if value is not None}
 
 
 def summary(stream: StreamObservation) -> dict[str, AttributeValue]:
@@ -106,8 +144,6 @@ def summary(stream: StreamObservation) -> dict[str, AttributeValue]:
         s.TIME_TO_FIRST_CHUNK: stream.time_to_first_chunk,
         s.TIME_TO_FIRST_TOKEN: stream.time_to_first_token,
         s.WAIT_WITHOUT_TOKEN: ended_without_token,
-        s.ATTEMPTS: max(1, stream.attempts),
-        s.LAST_ATTEMPT_DELAY: stream.last_attempt_at - stream.started if stream.attempts > 1 else None,
         s.CHUNKS: stream.chunks,
         s.GAP_P50: gaps.quantile(0.5),
         s.GAP_P95: gaps.quantile(0.95),
@@ -120,8 +156,6 @@ def summary(stream: StreamObservation) -> dict[str, AttributeValue]:
         s.OUTPUT_RATE: stream.output_rate,
         s.STREAM_TOOL_CALLS: len(stream.tool_calls),
         s.STREAM_REPETITIONS: len(stream.repetitions),
-        s.TURN_ID: stream.turn_id,
-        s.ROUTE: stream.route,
         s.RESPONSE_ID: stream.response_id,
         s.RESPONSE_MODEL: stream.response_model,
         s.FINISH_REASONS: _finish_reasons(stream),
@@ -129,6 +163,7 @@ def summary(stream: StreamObservation) -> dict[str, AttributeValue]:
         s.RESPONSE_TIME_TO_FIRST_CHUNK: stream.time_to_first_chunk,
         s.REQUEST_ID: stream.request_id,
         s.ERROR_TYPE: stream.error_type if stream.outcome == "failed" else None,
+        **early(stream),
         **stream.usage,
     }
     cancel = stream.cancel

@@ -15,12 +15,23 @@ from otelstream._core.record.host import Host
 from otelstream._core.record.text import printable
 
 
-def carries(span: Span, call: ToolCall | None) -> bool:
-    """Whether `span` says that it is about `call`, and can be written on."""
+def carries(span: Span, name: str, call: ToolCall | None) -> bool:
+    """Whether `span` is about this run of the tool `name`, and can be written on.
+
+    A framework may say which call it was only when the tool has returned: until then the tool's name has to do.
+    """
     attributes = getattr(span, "attributes", None)
-    if call is None or not attributes or not span.is_recording():
+    if attributes is None or not span.is_recording():
         return False
-    return bool(attributes.get(s.TOOL_CALL_ID) == call.id)
+    id_ = attributes.get(s.TOOL_CALL_ID)
+    if id_ is not None:
+        return call is not None and bool(id_ == call.id)
+    if getattr(getattr(span, "instrumentation_scope", None), "name", None) == s.SCOPE:
+        return False  # of a run around this one, of nobody's call
+    named = attributes.get(s.TOOL_NAME)
+    if named is not None:
+        return bool(named == name and attributes.get(s.OPERATION) == s.EXECUTE_TOOL)
+    return getattr(span, "name", None) == f"{s.EXECUTE_TOOL} {name}"
 
 
 def start(runtime: Host, name: str, call: ToolCall | None) -> Span:
@@ -56,7 +67,8 @@ def _attributes(call: ToolCall) -> dict[str, AttributeValue]:
     found: dict[str, AttributeValue | None] = {
         s.TOOL_CALL_EFFECT: call.effect,
         s.TOOL_CALL_STATE: call.state,
-        s.DISPATCH_PHASE: call.phase,
+        # Whose stream is still open, and may get its end before this run is over: that span must not wait for it.
+        s.DISPATCH_PHASE: call.phase or (None if call.dispatched_at is None else "mid_stream"),
         s.DISPATCH_EVIDENCE: call.evidence,
         s.DISPATCH_GUESSED: call.guessed,
         s.TOOL_CALL_SINCE_END: call.since_end,

@@ -29,6 +29,11 @@ def leave(mark: Mark) -> None:
     reset(_making, mark)
 
 
+def entered() -> bool:
+    """Whether a request is being made in this context, observed or not."""
+    return _making.get() is not None
+
+
 def current() -> StreamObservation | None:
     """The stream whose request is being made in this context."""
     making = _making.get()

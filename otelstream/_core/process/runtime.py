@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from opentelemetry.metrics import Meter
-from opentelemetry.trace import Tracer
+from opentelemetry.trace import Span, Tracer
 from opentelemetry.util.types import AttributeValue
 
 from otelstream._core.emit import span as emitted
@@ -48,9 +48,10 @@ class Runtime:
         self.labels = Labels()
         self._logger = logger
         self._open: dict[int, StreamObservation] = {}
-        self._deferred: deque[StreamObservation] = deque()
+        self._deferred: deque[tuple[StreamObservation, bool]] = deque()  # and whether its span is written
         self._at_exit = False
         self.tracer_provider: Any = None  # None: the global one
+        self.suppressed_by: set[str] = set()  # scopes of the companions that were said to suppress us; "": nobody known
         self._sees_tool_spans = False
         self.metrics = Metrics(meter, settings, self.labels, self.open_streams, info, providers)
         self.stream_ended: list[Callable[[StreamObservation], object]] = []
@@ -103,6 +104,8 @@ class Runtime:
         self._open.pop(id(stream), None)
         if isinstance(stream.turn, turns.Turn):
             stream.turn.drop(stream)
+        if stream.span is not None and not stream.own_span:
+            emitted.give_back(stream.span)
 
     def open_streams(self) -> Iterator[StreamObservation]:
         """The streams that have not ended, oldest first."""
@@ -124,14 +127,18 @@ class Runtime:
 
     # --- spans --------------------------------------------------------------------------------------------
 
-    def attach_span(self, stream: StreamObservation, attributes: Mapping[str, AttributeValue]) -> None:
-        """Give `stream` the call span that is current, else one of our own, as setting `spans` says."""
+    def attach_span(
+        self, stream: StreamObservation, attributes: Mapping[str, AttributeValue], taken: Span | None = None
+    ) -> None:
+        """Give `stream` the call span that it has `taken` or that is current, else one of our own, as setting `spans`
+        says."""
         spans = self.settings.spans
         if spans in ("auto", "enrich"):
-            stream.span = emitted.model_span()
-            if stream.span is not None:
+            span = taken or emitted.model_span()
+            if span is not None and (span is taken or emitted.take(span)):
+                stream.span = span
                 return
-        if spans in ("auto", "own"):
+        if spans in ("auto", "own") and not stream.suppressed:
             stream.span = emitted.start(self.tracer, stream, attributes)
             stream.own_span = True
 
@@ -145,12 +152,14 @@ class Runtime:
         self._open.pop(id(stream), None)
         stream.native_end = None  # it refers back to the stream
         if not drops.collecting():
-            self._emit(stream, in_finaliser=False)
+            self._emit(stream)
             self._drain()
             return
-        if not stream.own_span and stream.span is not None:
-            self.write_span(stream)  # somebody else ends that span now: later is too late
-        self._deferred.append(stream)
+        # Who ends that span does it now: later is too late. One of our own, also a late one, is for the thread.
+        written = not stream.own_span and stream.span is not None and stream.span.is_recording()
+        if written:
+            self.write_span(stream)
+        self._deferred.append((stream, written))
         try:
             _thread.start_new_thread(self._drain, ())
         except RuntimeError:  # no threads any more: exit drains
@@ -159,13 +168,13 @@ class Runtime:
     def _drain(self) -> None:
         while self._deferred:
             try:
-                stream = self._deferred.popleft()
+                stream, written = self._deferred.popleft()
             except IndexError:
                 return
-            self._emit(stream, in_finaliser=True)
+            self._emit(stream, written=written)
 
-    def _emit(self, stream: StreamObservation, *, in_finaliser: bool) -> None:
-        if stream.own_span or not in_finaliser:
+    def _emit(self, stream: StreamObservation, *, written: bool = False) -> None:
+        if not written:
             self.write_span(stream)
         try:
             stream.emitted = True
@@ -178,7 +187,7 @@ class Runtime:
                 stream.turn.call_if_over()
         except Exception:
             trouble("recording metrics")
-        if self.settings.events in ("log", "both"):
+        if self.settings.events in ("log", "both") and not stream.suppressed:
             try:
                 from otelstream._core.emit import logs
 
@@ -199,10 +208,20 @@ class Runtime:
         if span is None:
             return
         try:
-            if not own and not stream.native and not span.is_recording() and self.settings.spans == "auto":
+            ended = not own and not stream.native and not span.is_recording()
+            if ended and self.settings.spans == "auto" and not stream.suppressed:
                 # A companion that ends its span when the call returns: what it started with would be all there is.
                 span, own = emitted.start_late(self.tracer, stream, span), True
-            emitted.write(stream, span, events=self.settings.events in ("span", "both"), end=own)
+            events = self.settings.events in ("span", "both") and not stream.suppressed
+            emitted.write(stream, span, events=events, end=own)
+        except Exception:
+            trouble("writing a span")
+
+    def write_early(self, stream: StreamObservation) -> None:
+        """Write what a response tells on the span of a companion, which may end with the call. Never raises."""
+        try:
+            if stream.span is not None and stream.span.is_recording():
+                stream.span.set_attributes(emitted.early(stream))
         except Exception:
             trouble("writing a span")
 

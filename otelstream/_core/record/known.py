@@ -63,8 +63,8 @@ class Known:
         "last_data", "leftover", "loop", "loops", "model", "native", "native_end", "once", "opened_under", "operation",
         "output_tools", "own_span", "ping_seen", "provider", "reader", "refusal", "request_id", "response_at",
         "response_id", "response_model", "route", "runtime", "server_tool", "span", "stalls", "started", "started_ns",
-        "stop_asked", "summing", "text_before", "told", "tool_calls", "turn", "undecodable", "unseen", "usage",
-        "verdict", "visible_chars", "waiters", "waiting_since", "waits",
+        "stop_asked", "summing", "suppressed", "text_before", "told", "tool_calls", "turn", "undecodable", "unseen",
+        "usage", "verdict", "visible_chars", "waiters", "waiting_since", "waits",
     )  # fmt: skip
 
     def __init__(
@@ -92,6 +92,7 @@ class Known:
         self.end_at: float | None = None
         self.span: Span | None = None
         self.own_span = self.native = self.foreign = False
+        self.suppressed = False  # as instrumentation was: only names on a companion's span, and metrics
         self.native_end: Callable[[], object] | None = None  # ends the SDK's own span, if that still lives
         self.opened_under = identity(sys.exc_info()[1])
         self.judged: tuple[tuple[Objective, s.ObjectiveResult], ...] = ()  # by the objectives, once it has ended

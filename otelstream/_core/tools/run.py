@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, final
 
 from opentelemetry import trace
+from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.trace import Span, Status, StatusCode
 
 from otelstream import _semconv as s
@@ -90,11 +91,13 @@ class Run:
 
     def _open_span(self) -> None:
         current = trace.get_current_span()
-        if tool_spans.carries(current, self.call):
+        if tool_spans.carries(current, self.name, self.call):
             self.span = current
             return
         runtime = _host_of(self.call)
         if self.evidence != "decorator" or runtime is None or runtime.settings.spans not in ("auto", "own"):
+            return
+        if not is_instrumentation_enabled():
             return
         self.span, self._own_span = tool_spans.start(runtime, self.name, self.call), True
         self._context = trace.use_span(self.span, record_exception=False, set_status_on_exception=False)

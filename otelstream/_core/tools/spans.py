@@ -32,7 +32,8 @@ class ToolSpans:
             if call is not None:
                 registry.dispatched(call, "span", _at(span.start_time))
                 scope = getattr(getattr(span, "instrumentation_scope", None), "name", None)
-                if call.evidence == "span" and call.stream.emitted and scope not in told_elsewhere:
+                # At once, also of an eager tool whose stream is still open: an ended span takes nothing any more.
+                if call.evidence == "span" and not _told_elsewhere(scope):
                     write(call, span)
         except Exception:
             trouble("reading the start of a span")
@@ -55,6 +56,10 @@ class ToolSpans:
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:
         return True
+
+
+def _told_elsewhere(scope: object) -> bool:
+    return isinstance(scope, str) and any(scope == known or scope.startswith(f"{known}.") for known in told_elsewhere)
 
 
 def _call(span: Any) -> Any:
