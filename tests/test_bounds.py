@@ -8,9 +8,11 @@ from collections.abc import Iterator
 import pytest
 from matrix.telemetry import Telemetry
 from opentelemetry._logs import get_logger
+from toy import Grammar
 
 from otelstream import _semconv as s
 from otelstream._core.emit.labels import Labels
+from otelstream._core.process.closing import disown
 from otelstream._core.process.runtime import Runtime
 from otelstream._core.record.stream import StreamObservation
 from otelstream._face import config as _config
@@ -28,9 +30,9 @@ def stream(telemetry: Telemetry) -> Iterator[StreamObservation]:
         get_logger(s.SCOPE),
         {},
     )
-    made = StreamObservation(runtime, operation="chat", provider="parrot", model="grey-1")
+    made = StreamObservation(runtime, operation="chat", provider="parrot", model="grey-1", grammar=Grammar())
     yield made
-    made.disown()
+    disown(made)
 
 
 def full() -> Labels:

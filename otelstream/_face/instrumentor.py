@@ -109,6 +109,7 @@ class OtelStreamInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # typed i
         for patches in self._patches:
             patches.remove()
         if self.runtime is not None:
+            self.runtime.metrics.retire()
             tool_spans.detach(self.runtime.tracer_provider)
         if self._settings is not None and self._settings.view != "off":
             from otelstream.view import detach

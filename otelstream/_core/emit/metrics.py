@@ -3,23 +3,19 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.metrics import CallbackOptions, Meter, Observation
+from opentelemetry.metrics import Meter
 
 from otelstream import _semconv as s
-from otelstream._core.emit.labels import Labels
+from otelstream._core.emit.observed import Common, Source, observed
 from otelstream._core.record.call import ToolCall
 from otelstream._core.record.cancel import Cancel
 from otelstream._core.record.settings import Settings
 from otelstream._core.record.stream import StreamObservation
-
-Common = tuple[tuple[str, str], ...]
-_LE = (*(str(bound) for bound in s.GAP_BOUNDS), "+Inf")
 
 
 class Metrics:
@@ -29,18 +25,16 @@ class Metrics:
         self,
         meter: Meter,
         settings: Settings,
-        labels: Labels,
         open_streams: Callable[[], Iterable[StreamObservation]],
         info: Mapping[str, str],
         providers: Sequence[str] = (),
     ) -> None:
         self._settings = settings
-        self._labels = labels
-        self._open_streams = open_streams
-        self._info = info
-        self._lock = threading.Lock()  # taken outside finalisers only, see Runtime.finish
-        self._gaps: dict[Common, list[float]] = {}  # per common set: a count per bucket, then the sum
-        self._known: set[Common] = set()
+        self._observed = observed(meter)
+        self._labels = self._observed.labels
+        self._source = Source(open_streams, info)
+        self._observed.join(self._source)
+        self._known: set[Common] = set()  # whose zeros are out, under these settings
         self._instruments: dict[str, list[Any]] = {}
         for metric in s.METRICS:
             self._create(meter, metric)
@@ -48,7 +42,7 @@ class Metrics:
             for model in objective.models:
                 for route in objective.routes or (None,):
                     for provider in providers:
-                        self._zeros(labels.common("chat", provider, model, route))
+                        self._zeros(self._labels.common("chat", provider, model, route))
 
     def _create(self, meter: Meter, metric: s.Metric) -> None:
         if metric.kind == "histogram":
@@ -56,20 +50,16 @@ class Metrics:
             if metric.threshold_kind is not None:
                 bounds.update(self._settings.objectives.thresholds(metric.threshold_kind))
             self._instruments[metric.name] = [
-                meter.create_histogram(
-                    name, metric.unit, metric.says, explicit_bucket_boundaries_advisory=sorted(bounds)
-                )
-                for name in self._names(metric)
+                self._observed.histogram(meter, name, metric, sorted(bounds)) for name in self._names(metric)
             ]
         elif metric.kind == "counter":
             self._instruments[metric.name] = [meter.create_counter(metric.name, metric.unit, metric.says)]
-        elif metric is s.STREAM_ACTIVE:
-            meter.create_observable_up_down_counter(metric.name, [self._observe_active], metric.unit, metric.says)
-        elif metric is s.INFO:
-            meter.create_observable_gauge(metric.name, [self._observe_info], metric.unit, metric.says)
-        elif self._settings.chunk_metric == "buckets":
-            observe = self._observe_buckets if metric is s.STREAM_GAP_BUCKET else self._observe_gap_sum
-            meter.create_observable_counter(metric.name, [observe], metric.unit, metric.says)
+        elif metric not in (s.STREAM_GAP_BUCKET, s.STREAM_GAP_SUM) or self._settings.chunk_metric == "buckets":
+            self._observed.create(meter, metric)
+
+    def retire(self) -> None:
+        """Leave the observables to those that begin later, and to the streams that are still open."""
+        self._source.on = False
 
     def _names(self, metric: s.Metric) -> tuple[str, ...]:
         """The released name of a conventions' metric, the coming one, or both, as setting `semconv` says."""
@@ -105,6 +95,7 @@ class Metrics:
 
     def _zeros(self, common: Mapping[str, str]) -> None:
         self._known.add(tuple(common.items()))
+        self._observed.known.add(tuple(common.items()))
         for objective in self._settings.objectives:
             if objective.covers(common[s.REQUEST_MODEL], common.get(s.ROUTE)):
                 for result in ("good", "bad", "excluded"):
@@ -123,7 +114,7 @@ class Metrics:
             self.add(s.CLIENT_TIME_PER_CHUNK, self.common(stream), amount=gap)
 
     def common(self, stream: StreamObservation) -> Mapping[str, str]:
-        return self._labels.common(stream.operation, stream.provider, stream.model, stream.route)
+        return self._observed.common(stream)
 
     def ended(self, stream: StreamObservation) -> None:
         """Record everything that one ended stream says."""
@@ -245,11 +236,7 @@ class Metrics:
         add(s.STREAM_GAP_MAX, gaps.longest)
         if self._settings.chunk_metric != "buckets":
             return
-        with self._lock:
-            kept = self._gaps.setdefault(tuple(common.items()), [0] * (len(_LE) + 1))
-            for index, count in enumerate(gaps.counts):
-                kept[index] += count
-            kept[-1] += gaps.total
+        self._observed.add_gaps(tuple(common.items()), gaps.counts, gaps.total)
 
     def _conventions(self, stream: StreamObservation, add: Any, duration: float) -> None:
         failed = stream.outcome == "failed" and stream.error_type
@@ -260,40 +247,3 @@ class Metrics:
         for token_type, name in (("input", s.INPUT_TOKENS), ("output", s.OUTPUT_TOKENS)):
             if name in stream.usage:
                 add(s.CLIENT_TOKENS, stream.usage[name], labels={s.TOKEN_TYPE: token_type})
-
-    # --- collection ---------------------------------------------------------------------------------------
-
-    def restart(self) -> None:
-        """Start anew, in a forked child."""
-        self._lock = threading.Lock()
-        self._gaps = {}
-
-    def _observe_active(self, _: CallbackOptions) -> Iterable[Observation]:
-        counts = {key: dict.fromkeys(s.STREAM_STATES, 0) for key in list(self._known)}
-        for stream in self._open_streams():
-            states = counts.setdefault(tuple(self.common(stream).items()), dict.fromkeys(s.STREAM_STATES, 0))
-            states[stream.state] += 1
-        return [
-            Observation(count, {**dict(key), s.STREAM_STATE: state})
-            for key, states in counts.items()
-            for state, count in states.items()
-        ]
-
-    def _observe_info(self, _: CallbackOptions) -> Iterable[Observation]:
-        return [Observation(1, dict(self._info))]
-
-    def _observe_buckets(self, _: CallbackOptions) -> Iterable[Observation]:
-        points = []
-        for key, kept in self._snapshot():
-            total = 0.0
-            for bound, count in zip(_LE, kept, strict=False):
-                total += count
-                points.append(Observation(int(total), {**dict(key), s.GAP_LE: bound}))
-        return points
-
-    def _observe_gap_sum(self, _: CallbackOptions) -> Iterable[Observation]:
-        return [Observation(kept[-1], dict(key)) for key, kept in self._snapshot()]
-
-    def _snapshot(self) -> list[tuple[Common, list[float]]]:
-        with self._lock:
-            return [(key, list(kept)) for key, kept in self._gaps.items()]

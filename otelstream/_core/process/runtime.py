@@ -15,8 +15,8 @@ from opentelemetry.trace import Tracer
 from opentelemetry.util.types import AttributeValue
 
 from otelstream._core.emit import span as emitted
-from otelstream._core.emit.labels import Labels
 from otelstream._core.emit.metrics import Metrics
+from otelstream._core.emit.observed import everywhere
 from otelstream._core.process import drops, stopping
 from otelstream._core.process.closing import disown, end
 from otelstream._core.record.call import ToolCall
@@ -45,14 +45,13 @@ class Runtime:
     ) -> None:
         self.settings = settings
         self.tracer = tracer
-        self.labels = Labels()
         self._logger = logger
         self._open: dict[int, StreamObservation] = {}
         self._deferred: deque[StreamObservation] = deque()
         self._at_exit = False
         self.tracer_provider: Any = None  # None: the global one
         self._sees_tool_spans = False
-        self.metrics = Metrics(meter, settings, self.labels, self.open_streams, info, providers)
+        self.metrics = Metrics(meter, settings, self.open_streams, info, providers)
         self.stream_ended: list[Callable[[StreamObservation], object]] = []
         self.stream_repeats: list[Callable[[StreamObservation], object]] = []
 
@@ -205,7 +204,6 @@ class Runtime:
             disown(stream)
         self._open = {}
         self._deferred.clear()
-        self.metrics.restart()
 
 
 def _after_fork() -> None:
@@ -215,6 +213,8 @@ def _after_fork() -> None:
     stopping.restart()
     for runtime in runtimes():
         runtime.restart()
+    for observed in everywhere():
+        observed.restart()
 
 
 if hasattr(os, "register_at_fork"):
