@@ -5,23 +5,23 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from typing import Any
 
-import wrapt
 from opentelemetry import trace
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 
 from otelstream._core.emit.span import call_span
 from otelstream._core.process import nesting
 from otelstream._core.process.closing import decide, end, publish
-from otelstream._core.process.runtime import Runtime
+from otelstream._core.process.runtime import Runtime, when_idle
 from otelstream._core.process.tap import aread, read
 from otelstream._core.record.stream import StreamObservation, clock
 from otelstream._stainless import native, raw, response
 from otelstream._stainless.faults import before_stream, leaving, observed
+from otelstream._stainless.hooks import Hooks
 from otelstream._stainless.sdk import Handle, Sdk, Token, request_attributes, watch_helper
 from otelstream._trouble import trouble
 
@@ -29,62 +29,71 @@ CLOSE_PATIENCE = 1.0  # seconds that a record waits for a close, which may hang
 
 
 class Patches:
-    """The wrappers of one `instrument()` on one SDK, and how to take them off."""
+    """The wrappers on one SDK: put on by the first `instrument()`, and off once nothing of ours needs them."""
 
-    def __init__(self, runtime: Runtime, sdk: Sdk) -> None:
-        self.runtime = runtime
+    def __init__(self, sdk: Sdk) -> None:
         self.sdk = sdk
-        self._undo: list[tuple[Any, str, Any]] = []
+        self._runtime: Runtime | None = None  # of the streams that begin now
+        self._hooks = Hooks()
 
-    def apply(self) -> None:
-        """Wrap every hook point. Raises AttributeError when the SDK lacks one, with nothing left wrapped."""
+    def attach(self, runtime: Runtime) -> None:
+        """Observe what begins from now on. Raises AttributeError when the SDK lacks a hook point, with none wrapped."""
+        with self._hooks.lock:
+            self._runtime = runtime
+            if not self._hooks:
+                self._put_on()
+
+    def remove(self) -> None:
+        """Observe nothing that begins from now on, and put back the functions once no stream is open."""
+        self._runtime = None
+        when_idle(self._take_off)
+
+    def _take_off(self) -> None:
+        with self._hooks.lock:
+            if self._runtime is None:
+                self._hooks.take_off()
+
+    def _put_on(self) -> None:
         base, responses, streaming = (
             import_module(f"{self.sdk.package}.{name}") for name in ("_base_client", "_response", "_streaming")
         )
         sync, asynchronous = base.SyncAPIClient, base.AsyncAPIClient
+        put = self._hooks.put
         try:
-            self._wrap(sync, "request", self._request)
-            self._wrap(asynchronous, "request", self._arequest)
+            put(sync, "request", self._request)
+            put(asynchronous, "request", self._arequest)
             for client in (sync, asynchronous):
                 if hasattr(client, "_request"):
-                    hook = self._inner_request if client is sync else self._inner_arequest
-                    self._wrap(client, "_request", hook)
-                self._wrap(client, "_sleep_for_retry", self._retry)
-            self._wrap(base.BaseClient, "_build_request", self._attempt)
-            for cls, events in ((streaming.Stream, self._events), (streaming.AsyncStream, self._aevents)):
-                self._wrap(cls, "__init__", self._opened)
-                self._wrap(cls, "__stream__", _reading)
-                self._wrap(cls, "_iter_events", events)
-                self._wrap(cls, "__iter__" if cls is streaming.Stream else "__aiter__", _iterated)
+                    put(client, "_request", _inner_request if client is sync else _inner_arequest)
+                put(client, "_sleep_for_retry", _retry)
+            put(base.BaseClient, "_build_request", _attempt)
+            for cls, events in ((streaming.Stream, _events), (streaming.AsyncStream, _aevents)):
+                put(cls, "__init__", self._opened)
+                put(cls, "__stream__", _reading)
+                put(cls, "_iter_events", events)
+                put(cls, "__iter__" if cls is streaming.Stream else "__aiter__", _iterated)
             for helper in self.sdk.helpers():
-                self._wrap(helper, "__stream__", _reading)
-            self._wrap(streaming.Stream, "close", _close)
-            self._wrap(streaming.AsyncStream, "close", _aclose)
+                put(helper, "__stream__", _reading)
+            put(streaming.Stream, "close", _close)
+            put(streaming.AsyncStream, "close", _aclose)
             http: Any = getattr(base, "httpx2", None) or base.httpx
-            self._wrap(http.Response, "close", response.close)
-            self._wrap(http.Response, "aclose", response.aclose)
-            self._wrap(responses.APIResponse, "close", _close)
-            self._wrap(responses.AsyncAPIResponse, "close", _aclose)
-            self.sdk.attach(self._wrap)
+            put(http.Response, "close", response.close)
+            put(http.Response, "aclose", response.aclose)
+            put(responses.APIResponse, "close", _close)
+            put(responses.AsyncAPIResponse, "close", _aclose)
+            self.sdk.attach(put)
         except AttributeError:
-            self.remove()
+            self._runtime = None
+            self._hooks.take_off()
             raise
-
-    def remove(self) -> None:
-        """Put back the very same functions."""
-        while self._undo:
-            owner, name, original = self._undo.pop()
-            setattr(owner, name, original)
-
-    def _wrap(self, owner: Any, name: str, wrapper: Callable[..., Any]) -> None:
-        original = owner.__dict__[name] if name in owner.__dict__ else getattr(owner, name)
-        setattr(owner, name, wrapt.FunctionWrapper(original, wrapper))
-        self._undo.append((owner, name, original))
 
     # --- the request --------------------------------------------------------------------------------------
 
     def _begin(self, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> StreamObservation | None:
         """The record of this request, if it is for a streamed answer."""
+        runtime = self._runtime
+        if runtime is None:
+            return None
         try:
             options = args[1] if len(args) > 1 else kwargs.get("options")
             self.sdk.sent(options)
@@ -95,7 +104,7 @@ class Patches:
             call = self.sdk.begin(client, args[0] if args else kwargs.get("cast_to"), body)
             if call is None:
                 return None
-            stream = self.runtime.begin(
+            stream = runtime.begin(
                 operation=call.operation,
                 provider=call.provider,
                 model=call.model,
@@ -103,9 +112,9 @@ class Patches:
                 choices=call.choices,
             )
             stream.attached = Handle(self.sdk, request_attributes(client, body))
-            stream.foreign = self.runtime.settings.spans != "off" and self._foreign_span()
+            stream.foreign = runtime.settings.spans != "off" and self._foreign_span()
             if stream.foreign or not hasattr(type(client), "_request"):
-                self.runtime.attach_span(stream, stream.attached.call_attributes)
+                runtime.attach_span(stream, stream.attached.call_attributes)
             return stream
         except Exception:
             trouble("starting a stream")
@@ -148,51 +157,6 @@ class Patches:
         self._returned(stream, result)
         return result
 
-    # `_request` is the only place where the SDK's span of a call that fails before its stream still records.
-
-    def _inner_request(self, wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
-        stream = nesting.current()
-        self._find_span(stream)
-        try:
-            with _as_current(stream):
-                return wrapped(*args, **kwargs)
-        except BaseException as error:
-            _refused(stream, error)
-            raise
-
-    async def _inner_arequest(self, wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
-        stream = nesting.current()
-        self._find_span(stream)
-        try:
-            with _as_current(stream):
-                return await wrapped(*args, **kwargs)
-        except BaseException as error:
-            _refused(stream, error)
-            raise
-
-    def _find_span(self, stream: StreamObservation | None) -> None:
-        try:
-            if stream is not None and stream.span is None:
-                self.runtime.attach_span(stream, stream.attached.call_attributes)
-        except Exception:
-            trouble("finding a span")
-
-    def _attempt(self, wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
-        stream = nesting.current()
-        if stream is not None:
-            stream.attempt()
-        return wrapped(*args, **kwargs)
-
-    def _retry(self, wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
-        stream = nesting.current()
-        if stream is not None:
-            try:
-                status = getattr(kwargs.get("response"), "status_code", None)
-                stream.retry(str(status) if status else "connection_error")
-            except Exception:
-                trouble("recording a retry")
-        return wrapped(*args, **kwargs)
-
     # --- the response -------------------------------------------------------------------------------------
 
     def _opened(self, wrapped: Any, sdk_stream: Any, args: Any, kwargs: Any) -> Any:
@@ -219,7 +183,7 @@ class Patches:
             answer = getattr(result, "response", None) or getattr(result, "http_response", None)
             if answer is None or stream.ending is not None:
                 if answer is None:
-                    self.runtime.discard(stream)
+                    stream.runtime.discard(stream)
                 return
             self._responded(stream, answer)
             native.observe_end(stream, answer)
@@ -231,23 +195,76 @@ class Patches:
         except Exception:
             trouble("taking in a response")
 
-    def _events(self, wrapped: Any, sdk_stream: Any, args: Any, kwargs: Any) -> Any:
-        stream = observed(sdk_stream)
-        if stream is None:
-            return wrapped(*args, **kwargs)
-        answer = sdk_stream.response
-        raw.parsed(answer)
-        source = sdk_stream._decoder.iter_bytes(answer.iter_bytes()) if _straight(wrapped) else wrapped()
-        return read(source, stream, answer.close)
 
-    def _aevents(self, wrapped: Any, sdk_stream: Any, args: Any, kwargs: Any) -> Any:
-        stream = observed(sdk_stream)
-        if stream is None:
+# `_request` is the only place where the SDK's span of a call that fails before its stream still records.
+
+
+def _inner_request(wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
+    stream = nesting.current()
+    _find_span(stream)
+    try:
+        with _as_current(stream):
             return wrapped(*args, **kwargs)
-        answer = sdk_stream.response
-        raw.parsed(answer)
-        source = sdk_stream._decoder.aiter_bytes(answer.aiter_bytes()) if _straight(wrapped) else wrapped()
-        return aread(source, stream, answer.aclose)
+    except BaseException as error:
+        _refused(stream, error)
+        raise
+
+
+async def _inner_arequest(wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
+    stream = nesting.current()
+    _find_span(stream)
+    try:
+        with _as_current(stream):
+            return await wrapped(*args, **kwargs)
+    except BaseException as error:
+        _refused(stream, error)
+        raise
+
+
+def _find_span(stream: StreamObservation | None) -> None:
+    try:
+        if stream is not None and stream.span is None:
+            stream.runtime.attach_span(stream, stream.attached.call_attributes)
+    except Exception:
+        trouble("finding a span")
+
+
+def _attempt(wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
+    stream = nesting.current()
+    if stream is not None:
+        stream.attempt()
+    return wrapped(*args, **kwargs)
+
+
+def _retry(wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
+    stream = nesting.current()
+    if stream is not None:
+        try:
+            status = getattr(kwargs.get("response"), "status_code", None)
+            stream.retry(str(status) if status else "connection_error")
+        except Exception:
+            trouble("recording a retry")
+    return wrapped(*args, **kwargs)
+
+
+def _events(wrapped: Any, sdk_stream: Any, args: Any, kwargs: Any) -> Any:
+    stream = observed(sdk_stream)
+    if stream is None:
+        return wrapped(*args, **kwargs)
+    answer = sdk_stream.response
+    raw.parsed(answer)
+    source = sdk_stream._decoder.iter_bytes(answer.iter_bytes()) if _straight(wrapped) else wrapped()
+    return read(source, stream, answer.close)
+
+
+def _aevents(wrapped: Any, sdk_stream: Any, args: Any, kwargs: Any) -> Any:
+    stream = observed(sdk_stream)
+    if stream is None:
+        return wrapped(*args, **kwargs)
+    answer = sdk_stream.response
+    raw.parsed(answer)
+    source = sdk_stream._decoder.aiter_bytes(answer.aiter_bytes()) if _straight(wrapped) else wrapped()
+    return aread(source, stream, answer.aclose)
 
 
 def _refused(stream: StreamObservation | None, error: BaseException) -> None:
@@ -303,31 +320,18 @@ def _close(wrapped: Any, closed: Any, args: Any, kwargs: Any) -> Any:
 
 
 def _aclose(wrapped: Any, closed: Any, args: Any, kwargs: Any) -> Any:
-    stream = _left(closed)
-    if stream is None:
+    if not _is_open(closed):
         return wrapped(*args, **kwargs)
-    closing: Any = _published_after(wrapped, args, kwargs, stream)
+    closing: Any = _aclosing(wrapped, closed, args, kwargs, sys.exc_info()[1])
     closing.__name__, closing.__qualname__ = wrapped.__name__, wrapped.__qualname__  # for who forgets to await it
     return closing
 
 
-def _left(closed: Any) -> StreamObservation | None:
-    """The stream that the application ends by closing this SDK stream or raw response, decided here."""
-    try:
-        if hasattr(closed, "http_response"):
-            return raw.close(closed)
-        stream = observed(closed)
-        if stream is not None and stream.ending is None:
-            decide(stream, leaving(stream, sys.exc_info()[1]), clock())
-            if stream.span is not None and not stream.own_span and not stream.native:
-                publish(stream)  # who made that span may end it with the close
-            return stream
-    except Exception:
-        trouble("closing a stream")
-    return None
-
-
-async def _published_after(wrapped: Any, args: Any, kwargs: Any, stream: StreamObservation) -> Any:
+async def _aclosing(wrapped: Any, closed: Any, args: Any, kwargs: Any, flying: BaseException | None) -> Any:
+    """Decided by the first step: a close that nobody awaits closes nothing."""
+    stream = _left(closed, flying)
+    if stream is None:
+        return await wrapped(*args, **kwargs)
     try:
         patience = asyncio.get_running_loop().call_later(CLOSE_PATIENCE, publish, stream)
     except RuntimeError:  # trio
@@ -338,6 +342,32 @@ async def _published_after(wrapped: Any, args: Any, kwargs: Any, stream: StreamO
         if patience is not None:
             patience.cancel()
         publish(stream)
+
+
+def _is_open(closed: Any) -> bool:
+    try:
+        stream = observed(closed)
+        return stream is not None and stream.ending is None
+    except Exception:
+        trouble("closing a stream")
+        return False
+
+
+def _left(closed: Any, flying: BaseException | None = None) -> StreamObservation | None:
+    """The stream that the application ends by closing this SDK stream or raw response, decided here."""
+    flying = flying or sys.exc_info()[1]
+    try:
+        if hasattr(closed, "http_response"):
+            return raw.close(closed, flying)
+        stream = observed(closed)
+        if stream is not None and stream.ending is None:
+            decide(stream, leaving(stream, flying), clock())
+            if stream.span is not None and not stream.own_span and not stream.native:
+                publish(stream)  # who made that span may end it with the close
+            return stream
+    except Exception:
+        trouble("closing a stream")
+    return None
 
 
 def _straight(wrapped: Any) -> bool:

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from opentelemetry import trace
@@ -11,6 +13,7 @@ from opentelemetry.context import Context
 from opentelemetry.metrics import Meter
 
 from otelstream import _semconv as s
+from otelstream._core.emit import outbox
 from otelstream._core.emit.observed import Common, Source, observed
 from otelstream._core.record.call import ToolCall
 from otelstream._core.record.cancel import Cancel
@@ -81,11 +84,21 @@ class Metrics:
         context: Context | None = None,
     ) -> None:
         """Count, or record into a histogram, with labels bounded."""
+        outbox.emit(deque(self._points(metric, common, extra, amount, context)))
+
+    def _points(
+        self,
+        metric: s.Metric,
+        common: Mapping[str, str],
+        extra: dict[str, str | bool] | None = None,
+        amount: float = 1,
+        context: Context | None = None,
+    ) -> Iterator[outbox.Step]:
         labels: dict[str, str | bool] = {**common} if metric.common else {}
         if extra:
             labels.update(self._labels.extra(metric, extra))
         for instrument in self._instruments[metric.name]:
-            (instrument.record if metric.kind == "histogram" else instrument.add)(amount, labels, context)
+            yield partial(instrument.record if metric.kind == "histogram" else instrument.add, amount, labels, context)
 
     def started(self, stream: StreamObservation) -> None:
         """The first request of a model exports its zeros: `rate()` never sees a series' first increment."""
@@ -96,6 +109,7 @@ class Metrics:
     def _zeros(self, common: Mapping[str, str]) -> None:
         self._known.add(tuple(common.items()))
         self._observed.known.add(tuple(common.items()))
+        zeros: deque[outbox.Step] = deque()
         for objective in self._settings.objectives:
             if objective.covers(common[s.REQUEST_MODEL], common.get(s.ROUTE)):
                 for result in ("good", "bad", "excluded"):
@@ -103,7 +117,8 @@ class Metrics:
                         s.OBJECTIVE_NAME: objective.name,
                         s.OBJECTIVE_RESULT: result,
                     }
-                    self.add(s.OBJECTIVE_STREAMS, common, labels, 0)
+                    zeros.extend(self._points(s.OBJECTIVE_STREAMS, common, labels, 0))
+        outbox.emit(zeros)
 
     def retried(self, stream: StreamObservation, error_type: str) -> None:
         self.add(s.STREAM_RETRIES, self.common(stream), {s.ERROR_TYPE: self._labels.error(error_type)})
@@ -116,15 +131,16 @@ class Metrics:
     def common(self, stream: StreamObservation) -> Mapping[str, str]:
         return self._observed.common(stream)
 
-    def ended(self, stream: StreamObservation) -> None:
-        """Record everything that one ended stream says."""
+    def ended(self, stream: StreamObservation) -> list[outbox.Step]:
+        """The points of everything that one ended stream says."""
+        points: list[outbox.Step] = []
         common = self.common(stream)
         context = trace.set_span_in_context(stream.span) if stream.span is not None else None
         outcome, fault, phase = stream.outcome or "failed", stream.fault, stream.phase
         duration = stream.duration or 0.0
 
         def add(metric: s.Metric, amount: float = 1, **extra: Any) -> None:
-            self.add(metric, common, extra.get("labels"), amount, context)
+            points.extend(self._points(metric, common, extra.get("labels"), amount, context))
 
         add(s.STREAMS, labels={s.OUTCOME: outcome, s.PHASE: phase, s.FAULT: fault})
         if fault != "none":
@@ -149,27 +165,16 @@ class Metrics:
             add(s.STREAM_REPETITION_WASTED, loop.repetition.wasted, labels={s.BLOCK_KIND: loop.kind})
         for when, _ in stream.actions:
             add(s.ACTION_LEAD_TIME, max(0.0, (stream.end_at or when) - when))
-        self._gaps_of(stream, common, add)
+        gaps = stream.cadence.all
+        if gaps.count:
+            add(s.STREAM_GAP_MAX, gaps.longest)
+            if self._settings.chunk_metric == "buckets":
+                points.append(partial(self._observed.add_gaps, tuple(common.items()), gaps.counts, gaps.total))
         if not stream.foreign:
             self._conventions(stream, add, duration)
-
-    def cancelled(self, stream: StreamObservation, cancel: Cancel) -> None:
-        """Count a stream that was asked to stop."""
-        common = self.common(stream)
-        context = trace.set_span_in_context(stream.span) if stream.span is not None else None
-        labels: dict[str, str | bool] = {
-            s.CANCEL_TRIGGER: cancel.trigger,
-            s.CANCEL_PROPAGATION: cancel.propagation,
-            s.CANCEL_AT: cancel.where,
-        }
-        self.add(s.CANCELLATIONS, common, labels, context=context)
-        if stream.first_token_at is not None:
-            progress = max(0.0, cancel.at - stream.first_token_at)
-            self.add(s.CANCELLATION_PROGRESS, common, {s.CANCEL_TRIGGER: cancel.trigger}, progress, context)
-        if cancel.close_delay is not None:
-            propagation: dict[str, str | bool] = {s.CANCEL_PROPAGATION: cancel.propagation}
-            self.add(s.CANCELLATION_DURATION, common, propagation, cancel.close_delay, context)
-            self.add(s.CANCELLATION_DELIVERED_AFTER, common, None, cancel.delivered_chars or 0, context)
+        if stream.cancel is not None:
+            self._cancelled(stream, stream.cancel, add)
+        return points
 
     def stopped_between(self, stream: StreamObservation, trigger: s.Trigger) -> None:
         """Count a stop that came when `stream` was over and no other one followed."""
@@ -229,14 +234,16 @@ class Metrics:
         if stream.first_chunk_kind == "thinking" and first_chunk is not None:
             add(s.STREAM_THINKING_TIME, first_token - first_chunk)
 
-    def _gaps_of(self, stream: StreamObservation, common: Mapping[str, str], add: Any) -> None:
-        gaps = stream.cadence.all
-        if not gaps.count:
-            return
-        add(s.STREAM_GAP_MAX, gaps.longest)
-        if self._settings.chunk_metric != "buckets":
-            return
-        self._observed.add_gaps(tuple(common.items()), gaps.counts, gaps.total)
+    @staticmethod
+    def _cancelled(stream: StreamObservation, cancel: Cancel, add: Any) -> None:
+        at: dict[str, str | bool] = {s.CANCEL_PROPAGATION: cancel.propagation, s.CANCEL_AT: cancel.where}
+        add(s.CANCELLATIONS, labels={s.CANCEL_TRIGGER: cancel.trigger, **at})
+        if stream.first_token_at is not None:
+            progress = max(0.0, cancel.at - stream.first_token_at)
+            add(s.CANCELLATION_PROGRESS, progress, labels={s.CANCEL_TRIGGER: cancel.trigger})
+        if cancel.close_delay is not None:
+            add(s.CANCELLATION_DURATION, cancel.close_delay, labels={s.CANCEL_PROPAGATION: cancel.propagation})
+            add(s.CANCELLATION_DELIVERED_AFTER, cancel.delivered_chars or 0)
 
     def _conventions(self, stream: StreamObservation, add: Any, duration: float) -> None:
         failed = stream.outcome == "failed" and stream.error_type

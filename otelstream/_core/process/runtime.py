@@ -3,17 +3,18 @@
 
 from __future__ import annotations
 
-import _thread
 import atexit
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from opentelemetry.metrics import Meter
 from opentelemetry.trace import Tracer
 from opentelemetry.util.types import AttributeValue
 
+from otelstream._core.emit import outbox
 from otelstream._core.emit import span as emitted
 from otelstream._core.emit.metrics import Metrics
 from otelstream._core.emit.observed import everywhere
@@ -47,11 +48,12 @@ class Runtime:
         self.tracer = tracer
         self._logger = logger
         self._open: dict[int, StreamObservation] = {}
-        self._deferred: deque[StreamObservation] = deque()
+        self.on = True
         self._at_exit = False
         self.tracer_provider: Any = None  # None: the global one
         self._sees_tool_spans = False
         self.metrics = Metrics(meter, settings, self.open_streams, info, providers)
+        self.listeners: list[Callable[[StreamObservation], object]] = []  # of ours: they hold no lock, and never wait
         self.stream_ended: list[Callable[[StreamObservation], object]] = []
         self.stream_repeats: list[Callable[[StreamObservation], object]] = []
 
@@ -76,7 +78,6 @@ class Runtime:
             # Not earlier: exit handlers run last in first out, and the provider's own must run after ours.
             self._at_exit = True
             atexit.register(self._exit)
-        self._drain()
         self.metrics.started(stream)
         return stream
 
@@ -85,6 +86,18 @@ class Runtime:
         self._open.pop(id(stream), None)
         if isinstance(stream.turn, turns.Turn):
             stream.turn.drop(stream)
+        self._settled()
+
+    def _settled(self) -> None:
+        if not self.on and not self._open:
+            try:
+                _settle()
+            except Exception:
+                trouble("taking off the last wrapper")
+
+    @property
+    def idle(self) -> bool:
+        return not self._open
 
     def open_streams(self) -> Iterator[StreamObservation]:
         """The streams that have not ended, oldest first."""
@@ -92,6 +105,12 @@ class Runtime:
 
     def repetition_seen(self, stream: StreamObservation) -> bool:
         """Tell the application of a loop; True when it asks for the stream to be closed."""
+        if self.stream_repeats and outbox.finalising():  # where there is nothing left to close
+            outbox.later(partial(self._call_repeats, stream))
+            return False
+        return self._call_repeats(stream)
+
+    def _call_repeats(self, stream: StreamObservation) -> bool:
         stop = False
         for callback in self.stream_repeats:
             try:
@@ -120,63 +139,84 @@ class Runtime:
     # --- the end ------------------------------------------------------------------------------------------
 
     def publish(self, stream: StreamObservation) -> None:
-        """Emit an ended record: at once, or from a thread of its own when the garbage collector got us here.
-
-        The collector runs wherever it likes, also where this thread holds a lock of the OpenTelemetry SDK's.
-        """
-        self._open.pop(id(stream), None)
-        stream.native_end = None  # it refers back to the stream
-        if not drops.collecting():
-            self._emit(stream, in_finaliser=False)
-            self._drain()
-            return
-        if not stream.own_span and stream.span is not None:
-            self.write_span(stream)  # somebody else ends that span now: later is too late
-        self._deferred.append(stream)
+        """Emit a record whose end is decided, once: at once, or from a thread of its own where that is not safe."""
+        phases: deque[outbox.Step] = deque(
+            (partial(self._record, stream), partial(self._count, stream), partial(self._tell, stream))
+        )
+        mine = False
         try:
-            _thread.start_new_thread(self._drain, ())
-        except RuntimeError:  # no threads any more: exit drains
-            return
-
-    def _drain(self) -> None:
-        while self._deferred:
-            try:
-                stream = self._deferred.popleft()
-            except IndexError:
+            mine = stream.once.pop()
+            self._open.pop(id(stream), None)
+            stream.native_end = None  # it refers back to the stream
+            if not outbox.reentered():
+                self._leave(phases)
                 return
-            self._emit(stream, in_finaliser=True)
+            if not stream.own_span and stream.span is not None:
+                self.write_span(stream)  # somebody else ends that span now: later is too late
+                phases[0] = partial(self._record, stream, span=False)
+            outbox.later(partial(self._leave, phases))
+        except IndexError:
+            return
+        except BaseException:  # Ctrl-C: what has not left yet leaves from a thread
+            if mine or not (stream.once or stream.emitted):
+                self._open.pop(id(stream), None)
+                outbox.later(partial(self._leave, phases))
+            raise
 
-    def _emit(self, stream: StreamObservation, *, in_finaliser: bool) -> None:
-        if stream.own_span or not in_finaliser:
-            self.write_span(stream)
+    def _leave(self, phases: deque[outbox.Step]) -> None:
+        while phases:
+            phases.popleft()()
+        self._settled()
+
+    def _record(self, stream: StreamObservation, *, span: bool = True) -> None:
+        steps: deque[outbox.Step] = deque([partial(self.write_span, stream)] if span else ())
         try:
             stream.emitted = True
-            self.metrics.ended(stream)
+            steps += self.metrics.ended(stream)
+        except Exception:
+            trouble("recording metrics")
+        if self.settings.events in ("log", "both"):
+            steps.append(partial(self._log, stream))
+        outbox.emit(steps)
+
+    def _count(self, stream: StreamObservation) -> None:
+        try:
             registry.ended(stream)
             if stream.cancel is not None:
-                self.metrics.cancelled(stream, stream.cancel)
                 stopping.count(stream, stream.cancel.ledger)
             if isinstance(stream.turn, turns.Turn):
                 stream.turn.call_if_over()
         except Exception:
             trouble("recording metrics")
-        if self.settings.events in ("log", "both"):
-            try:
-                from otelstream._core.emit import logs
 
-                logs.write(stream, self._logger)
-            except Exception:
-                trouble("writing log records")
-        for callback in self.stream_ended:
+    def _tell(self, stream: StreamObservation) -> None:
+        """Listeners of ours hear at once; the application's callbacks never in a finaliser."""
+        self._call(self.listeners, stream)
+        if self.stream_ended and outbox.finalising():
+            outbox.later(partial(self._call, self.stream_ended, stream))
+        else:
+            self._call(self.stream_ended, stream)
+
+    @staticmethod
+    def _call(callbacks: list[Callable[[StreamObservation], object]], stream: StreamObservation) -> None:
+        for callback in callbacks:
             try:
                 callback(stream)
             except Exception:
                 trouble("an on_stream_end callback")
 
+    def _log(self, stream: StreamObservation) -> None:
+        try:
+            from otelstream._core.emit import logs
+
+            logs.write(stream, self._logger)
+        except Exception:
+            trouble("writing log records")
+
     def write_span(self, stream: StreamObservation) -> None:
         """Write the record on the span, as far as that still records. Never raises."""
         span, own = stream.span, stream.own_span
-        if span is None:
+        if span is None or (own and not span.is_recording()):  # written already, or nobody looks at it
             return
         try:
             if not own and not stream.native and not span.is_recording() and self.settings.spans == "auto":
@@ -192,21 +232,25 @@ class Runtime:
         for stream in self.open_streams():
             native_end = stream.native_end
             end(stream, abandoned("shutdown"))
+            if id(stream) in self._open:  # Ctrl-C struck where nothing could catch it
+                stream.once[:] = [True]
+                end(stream, abandoned("shutdown"))
             if native_end is not None:
                 native_end()
-        self._drain()
+        outbox.settle()
         turns.exit()
         registry.exit()
+        outbox.settle()
 
     def restart(self) -> None:
         """Start anew in a forked child: the parent keeps its streams and its counts."""
         for stream in self._open.values():
             disown(stream)
         self._open = {}
-        self._deferred.clear()
 
 
 def _after_fork() -> None:
+    outbox.restart()
     drops.restart()
     registry.restart()
     turns.restart()
@@ -228,10 +272,30 @@ def register(runtime: Runtime) -> None:
 
 
 def unregister() -> None:
-    """Leave no callback behind. Streams still open are kept until they end."""
-    hosts[:] = [runtime for runtime in runtimes() if next(runtime.open_streams(), None) is not None]
+    """Observe nothing that begins from now on. Runtimes whose streams are open are kept until those end."""
+    for runtime in runtimes():
+        runtime.on = False
+        runtime.metrics.retire()
+    _settle()
+
+
+def when_idle(callback: Callable[[], object]) -> None:
+    """Call `callback` once no stream is open, now if none is."""
+    _waiting.append(callback)
+    _settle()
+
+
+_waiting: list[Callable[[], object]] = []
+
+
+def _settle() -> None:
+    """Let go of what is off and has nothing open, and call who waits for that."""
+    hosts[:] = [runtime for runtime in runtimes() if runtime.on or not runtime.idle]
     if not hosts:
         drops.unwatch()
+    if all(runtime.idle for runtime in runtimes()):
+        while _waiting:
+            _waiting.pop()()
 
 
 def runtimes() -> Iterator[Runtime]:

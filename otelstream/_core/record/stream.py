@@ -34,6 +34,9 @@ class StreamObservation(Known):
 
     __slots__ = ()
 
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        return type(None), ()  # what hangs on an object of the SDK's goes nowhere with it
+
     # --- the request --------------------------------------------------------------------------------------
 
     def attempt(self) -> None:
