@@ -69,6 +69,19 @@ def emit(steps: deque[Step]) -> None:
     if reentered():
         later(lambda: emit(steps))
         return
+    try:
+        take(steps)
+    except BaseException:
+        if steps:
+            later(lambda: emit(steps))
+        raise
+
+
+def take(steps: deque[Step]) -> None:
+    """Take every step here, as an emission. Only a `BaseException` ends that early, and `steps` are then what is left.
+
+    The step that it struck in is taken again: some may count twice then, none is lost.
+    """
     ident = _thread.get_ident()
     try:
         _emitting.add(ident)
@@ -78,12 +91,8 @@ def emit(steps: deque[Step]) -> None:
             except Exception:
                 trouble("emitting telemetry")
             steps.popleft()
-    except BaseException:
+    finally:
         _emitting.discard(ident)
-        if steps:
-            later(lambda: emit(steps))
-        raise
-    _emitting.discard(ident)
 
 
 def later(job: Step) -> None:

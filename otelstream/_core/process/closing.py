@@ -7,11 +7,13 @@ one decides and emits, the others return.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import cast
 
 from opentelemetry.util.types import AttributeValue
 
 from otelstream import _semconv as s
+from otelstream._core.emit import outbox
 from otelstream._core.emit import tool as tool_spans
 from otelstream._core.record import batch
 from otelstream._core.record.call import ToolCall
@@ -46,14 +48,14 @@ def decide(stream: StreamObservation, ending: Ending, at: float | None = None) -
         except IndexError:
             return
         _complete(stream, ending, at)
+        stream.once.append(True)  # for whoever publishes first
     except BaseException as error:
         _make_do(stream, ending)
+        stream.once[:] = [True]
         if not isinstance(error, Exception):  # Ctrl-C: nobody is sure to publish after it
-            stream.once.append(True)
             publish(stream)
             raise
         trouble("deciding how a stream ended")
-    stream.once.append(True)  # for whoever publishes first
 
 
 def _complete(stream: StreamObservation, ending: Ending, at: float | None) -> None:
@@ -102,9 +104,14 @@ def _make_do(stream: StreamObservation, ending: Ending) -> None:
 
 def publish(stream: StreamObservation) -> None:
     """Emit the record, once, if the end is decided. Never raises."""
-    if stream.ending is None:
-        return
-    stream.runtime.publish(stream)
+    try:
+        if stream.ending is None:
+            return
+        stream.runtime.publish(stream)
+    except BaseException:  # Ctrl-C, and it struck before the runtime took the record over
+        if stream.ending is not None and stream.once:
+            outbox.later(partial(stream.runtime.publish, stream))
+        raise
     if stream.waiters:
         stream.wake()
 

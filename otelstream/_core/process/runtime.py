@@ -31,6 +31,8 @@ from otelstream._core.tools.registry import registry
 from otelstream._core.turns import turn as turns
 from otelstream._trouble import trouble
 
+Callbacks = deque[Callable[[StreamObservation], object]]
+
 
 class Runtime:
     """The state behind the patches. Hooks reach it through the adapter; none of its methods raises."""
@@ -140,36 +142,39 @@ class Runtime:
 
     def publish(self, stream: StreamObservation) -> None:
         """Emit a record whose end is decided, once: at once, or from a thread of its own where that is not safe."""
-        phases: deque[outbox.Step] = deque(
-            (partial(self._record, stream), partial(self._count, stream), partial(self._tell, stream))
-        )
+        steps: deque[outbox.Step] = deque()
+        phases: deque[outbox.Step] = deque((
+            partial(self._prepare, stream, steps),
+            partial(outbox.take, steps),
+            partial(self._count, stream),
+            partial(self._tell, stream, deque(self.listeners), deque(self.stream_ended)),
+            self._settled,
+        ))  # fmt: skip
         mine = False
         try:
             mine = stream.once.pop()
             self._open.pop(id(stream), None)
             stream.native_end = None  # it refers back to the stream
             if not outbox.reentered():
-                self._leave(phases)
+                _leave(phases)
                 return
             if not stream.own_span and stream.span is not None:
                 self.write_span(stream)  # somebody else ends that span now: later is too late
-                phases[0] = partial(self._record, stream, span=False)
-            outbox.later(partial(self._leave, phases))
+                phases[0] = partial(self._prepare, stream, steps, span=False)
+            outbox.later(partial(_leave, phases))
         except IndexError:
             return
         except BaseException:  # Ctrl-C: what has not left yet leaves from a thread
             if mine or not (stream.once or stream.emitted):
                 self._open.pop(id(stream), None)
-                outbox.later(partial(self._leave, phases))
+                outbox.later(partial(_leave, phases))
             raise
 
-    def _leave(self, phases: deque[outbox.Step]) -> None:
-        while phases:
-            phases.popleft()()
-        self._settled()
-
-    def _record(self, stream: StreamObservation, *, span: bool = True) -> None:
-        steps: deque[outbox.Step] = deque([partial(self.write_span, stream)] if span else ())
+    def _prepare(self, stream: StreamObservation, steps: deque[outbox.Step], *, span: bool = True) -> None:
+        """Everything that leaves of a stream, in steps."""
+        steps.clear()
+        if span:
+            steps.append(partial(self.write_span, stream))
         try:
             stream.emitted = True
             steps += self.metrics.ended(stream)
@@ -177,7 +182,6 @@ class Runtime:
             trouble("recording metrics")
         if self.settings.events in ("log", "both"):
             steps.append(partial(self._log, stream))
-        outbox.emit(steps)
 
     def _count(self, stream: StreamObservation) -> None:
         try:
@@ -189,21 +193,14 @@ class Runtime:
         except Exception:
             trouble("recording metrics")
 
-    def _tell(self, stream: StreamObservation) -> None:
-        """Listeners of ours hear at once; the application's callbacks never in a finaliser."""
-        self._call(self.listeners, stream)
-        if self.stream_ended and outbox.finalising():
-            outbox.later(partial(self._call, self.stream_ended, stream))
-        else:
-            self._call(self.stream_ended, stream)
-
     @staticmethod
-    def _call(callbacks: list[Callable[[StreamObservation], object]], stream: StreamObservation) -> None:
-        for callback in callbacks:
-            try:
-                callback(stream)
-            except Exception:
-                trouble("an on_stream_end callback")
+    def _tell(stream: StreamObservation, listeners: Callbacks, callbacks: Callbacks) -> None:
+        """Listeners of ours hear at once; the application's callbacks never in a finaliser."""
+        _call(listeners, stream)
+        if callbacks and outbox.finalising():
+            outbox.later(partial(_call, callbacks, stream))
+        else:
+            _call(callbacks, stream)
 
     def _log(self, stream: StreamObservation) -> None:
         try:
@@ -247,6 +244,20 @@ class Runtime:
         for stream in self._open.values():
             disown(stream)
         self._open = {}
+
+
+def _leave(phases: deque[outbox.Step]) -> None:
+    while phases:
+        phases[0]()  # again, if Ctrl-C strikes in it: each goes on where it was
+        phases.popleft()
+
+
+def _call(callbacks: Callbacks, stream: StreamObservation) -> None:
+    while callbacks:
+        try:
+            callbacks.popleft()(stream)
+        except Exception:
+            trouble("an on_stream_end callback")
 
 
 def _after_fork() -> None:
