@@ -27,7 +27,7 @@ EVENTS = [
 ]
 PATIENCE = 20  # seconds until a child that is stuck is ended
 LOCKS: dict[str, Callable[[Runtime], AbstractContextManager[Any]]] = {
-    "metrics": lambda runtime: runtime.metrics._lock,
+    "metrics": lambda runtime: runtime.metrics._observed._lock,
     "registry": lambda _: registry._lock,
 }
 

@@ -27,6 +27,7 @@ from otelstream._trouble import logger
 
 VERSION = metadata.version("otelstream")
 _GIVEN = ("tracer_provider", "meter_provider", "logger_provider")
+_heard: list[Callable[[StreamObservation], object]] = []
 _ended: list[Callable[[StreamObservation], object]] = []
 _repeats: list[Callable[[StreamObservation], object]] = []
 
@@ -81,40 +82,47 @@ class OtelStreamInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # typed i
         found = _supported(found)
         if self.runtime is not None:
             logger.info("new settings hold for streams begun from now on")
-            self._stop()
+            self._retire()
         if settings.view != "off":
             from otelstream.view import attach
 
             given["tracer_provider"] = attach(given["tracer_provider"], settings.view)
         runtime = _make_runtime(settings, given, found)
         patched: list[Any] = []
+        before = self._patches
         try:
             patched.extend(provider.patch(runtime) for provider in found)
         except BaseException:
-            for patches in patched:
-                patches.remove()
-            process.unregister()
+            self._patches = [*before, *patched]
+            self._stop()
             raise
         self._patches = patched
+        for patches in before:
+            if patches not in patched:
+                patches.remove()
         self.runtime, self._settings = runtime, settings
         self._is_instrumented_by_opentelemetry = True
 
     def uninstrument(self, **_: Any) -> None:
-        """Stop observing streams that begin from now on, and restore the SDK's own functions."""
+        """Observe nothing that begins from now on. The SDK's own functions are back once no stream is open."""
         if self.runtime is not None:
             self._stop()
         self._is_instrumented_by_opentelemetry = False
 
     def _stop(self) -> None:
-        for patches in self._patches:
+        self._retire()
+        patched, self._patches = self._patches, []
+        for patches in patched:
             patches.remove()
+
+    def _retire(self) -> None:
+        """What is open stays with the runtime it began under, to its end."""
         if self.runtime is not None:
             tool_spans.detach(self.runtime.tracer_provider)
         if self._settings is not None and self._settings.view != "off":
             from otelstream.view import detach
 
             detach()
-        self._patches = []
         self.runtime = self._settings = None
         process.unregister()
 
@@ -152,7 +160,7 @@ def _make_runtime(settings: Settings, given: dict[str, Any], found: dict[provide
     }
     names = [provider.provider for provider in found]
     runtime = Runtime(settings, tracer, meter, log_writer, info, names)
-    runtime.stream_ended, runtime.stream_repeats = _ended, _repeats
+    runtime.listeners, runtime.stream_ended, runtime.stream_repeats = _heard, _ended, _repeats
     runtime.tracer_provider = given["tracer_provider"]
     process.register(runtime)
     return runtime
@@ -198,18 +206,22 @@ def open_streams() -> tuple[StreamView, ...]:
 
 
 def listen(listener: Callable[[StreamObservation], object], *, stop: bool = False) -> None:
-    """Call `listener` with the record of every stream that ends, or stop doing so."""
+    """Call `listener`, of ours, with the record of every stream that ends, at once; or stop doing so."""
     if stop:
-        _ended.remove(listener)
+        _heard.remove(listener)
     else:
-        _ended.append(listener)
+        _heard.append(listener)
 
 
 Callback = TypeVar("Callback", bound=Callable[[StreamView], object])
 
 
 def on_stream_end(callback: Callback) -> Callback:
-    """Call `callback(view)` after every stream has ended. Errors in it are logged; it is no coroutine function."""
+    """Call `callback(view)` after every stream has ended. Errors in it are logged; it is no coroutine function.
+
+    It never runs inside a finaliser, whose thread may hold any lock: for a stream, or a generator around it, that was
+    dropped or closed like one, it is called from a thread of its own, a moment later.
+    """
     _ended.append(_checked(callback))
     return callback
 

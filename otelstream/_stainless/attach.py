@@ -3,90 +3,92 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from importlib import import_module
 from inspect import iscoroutinefunction
 from typing import Any
 
-import wrapt
 from opentelemetry import trace
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.trace import Span
 
 from otelstream._core.emit.span import call_span, model_span, take
 from otelstream._core.process import nesting, suppression
-from otelstream._core.process.closing import decide, end, publish
-from otelstream._core.process.runtime import Runtime
+from otelstream._core.process.closing import end
+from otelstream._core.process.runtime import Runtime, when_idle
 from otelstream._core.process.tap import aread, read
-from otelstream._core.record.stream import StreamObservation, clock
-from otelstream._stainless import native, raw, response
-from otelstream._stainless.faults import before_stream, leaving, observed
+from otelstream._core.record.stream import StreamObservation
+from otelstream._stainless import closes, native, raw, response
+from otelstream._stainless.faults import before_stream, observed
+from otelstream._stainless.hooks import Hooks
 from otelstream._stainless.sdk import Handle, Sdk, Token, request_attributes, watch_helper
 from otelstream._trouble import trouble
 
-CLOSE_PATIENCE = 1.0  # seconds that a record waits for a close, which may hang
-
 
 class Patches:
-    """The wrappers of one `instrument()` on one SDK, and how to take them off."""
+    """The wrappers on one SDK: put on by the first `instrument()`, and off once nothing of ours needs them."""
 
-    def __init__(self, runtime: Runtime, sdk: Sdk) -> None:
-        self.runtime = runtime
+    def __init__(self, sdk: Sdk) -> None:
         self.sdk = sdk
-        self._undo: list[tuple[Any, str, Any]] = []
+        self._runtime: Runtime | None = None  # of the streams that begin now
+        self._hooks = Hooks()
 
-    def apply(self) -> None:
-        """Wrap every hook point. Raises AttributeError when the SDK lacks one, with nothing left wrapped."""
+    def attach(self, runtime: Runtime) -> None:
+        """Observe what begins from now on. Raises AttributeError when the SDK lacks a hook point, with none wrapped."""
+        with self._hooks.lock:
+            self._runtime = runtime
+            if not self._hooks:
+                self._put_on()
+
+    def remove(self) -> None:
+        """Observe nothing that begins from now on, and put back the functions once no stream is open."""
+        self._runtime = None
+        when_idle(self._take_off)
+
+    def _take_off(self) -> None:
+        with self._hooks.lock:
+            if self._runtime is None:
+                self._hooks.take_off()
+
+    def _put_on(self) -> None:
         base, responses, streaming = (
             import_module(f"{self.sdk.package}.{name}") for name in ("_base_client", "_response", "_streaming")
         )
         sync, asynchronous = base.SyncAPIClient, base.AsyncAPIClient
+        put = self._hooks.put
         try:
-            self._wrap(sync, "request", self._request)
-            self._wrap(asynchronous, "request", self._arequest)
+            put(sync, "request", self._request)
+            put(asynchronous, "request", self._arequest)
             for client in (sync, asynchronous):
                 if hasattr(client, "_request"):
-                    hook = self._inner_request if client is sync else self._inner_arequest
-                    self._wrap(client, "_request", hook)
+                    put(client, "_request", self._inner_request if client is sync else self._inner_arequest)
                 # Before it had a method for its pause, the SDK began a retry by calling itself.
-                retry = "_sleep_for_retry" if hasattr(client, "_sleep_for_retry") else "_retry_request"
-                self._wrap(client, retry, self._retry)
-            self._wrap(base.BaseClient, "_build_request", self._attempt)
-            for cls, events in ((streaming.Stream, self._events), (streaming.AsyncStream, self._aevents)):
-                self._wrap(cls, "__init__", self._opened)
-                self._wrap(cls, "__stream__", _reading)
-                self._wrap(cls, "_iter_events", events)
-                self._wrap(cls, "__iter__" if cls is streaming.Stream else "__aiter__", _iterated)
+                put(client, "_sleep_for_retry" if hasattr(client, "_sleep_for_retry") else "_retry_request", _retry)
+            put(base.BaseClient, "_build_request", _attempt)
+            for cls, events in ((streaming.Stream, _events), (streaming.AsyncStream, _aevents)):
+                put(cls, "__init__", self._opened)
+                put(cls, "__stream__", _reading)
+                put(cls, "_iter_events", events)
+                put(cls, "__iter__" if cls is streaming.Stream else "__aiter__", _iterated)
             for helper in self.sdk.helpers():
-                self._wrap(helper, "__stream__", _reading)
+                put(helper, "__stream__", _reading)
                 if self.sdk.helpers_close:
-                    self._wrap(helper, "close", _aclose if iscoroutinefunction(vars(helper)["close"]) else _close)
-            self._wrap(streaming.Stream, "close", _close)
-            self._wrap(streaming.AsyncStream, "close", _aclose)
+                    put(helper, "close", closes.aclose if iscoroutinefunction(vars(helper)["close"]) else closes.close)
+            put(streaming.Stream, "close", closes.close)
+            put(streaming.AsyncStream, "close", closes.aclose)
             http: Any = getattr(base, "httpx2", None) or base.httpx
-            self._wrap(http.Response, "close", response.close)
-            self._wrap(http.Response, "aclose", response.aclose)
-            self._wrap(responses.APIResponse, "close", _close)
-            self._wrap(responses.AsyncAPIResponse, "close", _aclose)
-            self.sdk.attach(self._wrap)
+            put(http.Response, "close", response.close)
+            put(http.Response, "aclose", response.aclose)
+            put(responses.APIResponse, "close", closes.close)
+            put(responses.AsyncAPIResponse, "close", closes.aclose)
+            self.sdk.attach(put)
         except AttributeError:
-            self.remove()
+            self._runtime = None
+            self._hooks.take_off()
             raise
-
-    def remove(self) -> None:
-        """Put back the very same functions."""
-        while self._undo:
-            owner, name, original = self._undo.pop()
-            setattr(owner, name, original)
-
-    def _wrap(self, owner: Any, name: str, wrapper: Callable[..., Any]) -> None:
-        original = owner.__dict__[name] if name in owner.__dict__ else getattr(owner, name)
-        setattr(owner, name, wrapt.FunctionWrapper(original, wrapper))
-        self._undo.append((owner, name, original))
 
     # --- the request --------------------------------------------------------------------------------------
 
@@ -94,6 +96,9 @@ class Patches:
         self, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any], past: bool
     ) -> StreamObservation | None:
         """The record of this request, if it is for a streamed answer."""
+        runtime = self._runtime
+        if runtime is None:
+            return None
         try:
             options = args[1] if len(args) > 1 else kwargs.get("options")
             self.sdk.sent(options)
@@ -105,10 +110,10 @@ class Patches:
             if call is None:
                 return None
             suppressed = not is_instrumentation_enabled()
-            span = self._foreign_span(suppressed)
-            if suppressed and not suppression.observes(self.runtime, span, past=past):
+            span = self._foreign_span(runtime, suppressed)
+            if suppressed and not suppression.observes(runtime, span, past=past):
                 return None
-            stream = self.runtime.begin(
+            stream = runtime.begin(
                 operation=call.operation,
                 provider=call.provider,
                 model=call.model,
@@ -119,15 +124,15 @@ class Patches:
             stream.attached = Handle(self.sdk, request_attributes(client, body))
             stream.suppressed, stream.foreign = suppressed, span is not None
             if span is not None or not hasattr(type(client), "_request"):
-                self.runtime.attach_span(stream, stream.attached.call_attributes, span)
+                runtime.attach_span(stream, stream.attached.call_attributes, span)
             return stream
         except Exception:
             trouble("starting a stream")
             return None
 
-    def _foreign_span(self, suppressed: bool) -> Span | None:
+    def _foreign_span(self, runtime: Runtime, suppressed: bool) -> Span | None:
         """The call span that another instrumentation has opened around this request, taken for its stream."""
-        if self.runtime.settings.spans == "off" and not suppressed:
+        if runtime.settings.spans == "off" and not suppressed:
             return None
         span = model_span() if suppressed else call_span()
         ours = span is not None and not native.is_native(span, self.sdk.native_scope) and take(span)
@@ -170,58 +175,13 @@ class Patches:
 
     def _inner_request(self, wrapped: Any, client: Any, args: Any, kwargs: Any) -> Any:
         if kwargs.get("stream") and not nesting.entered():
-            return self._request(partial(self._in_request, wrapped), client, args, kwargs)
-        return self._in_request(wrapped, *args, **kwargs)
+            return self._request(partial(_in_request, wrapped), client, args, kwargs)
+        return _in_request(wrapped, *args, **kwargs)
 
     async def _inner_arequest(self, wrapped: Any, client: Any, args: Any, kwargs: Any) -> Any:
         if kwargs.get("stream") and not nesting.entered():
-            return await self._arequest(partial(self._in_arequest, wrapped), client, args, kwargs)
-        return await self._in_arequest(wrapped, *args, **kwargs)
-
-    def _in_request(self, wrapped: Any, *args: Any, **kwargs: Any) -> Any:
-        stream = nesting.current()
-        self._find_span(stream)
-        try:
-            with _as_current(stream):
-                return wrapped(*args, **kwargs)
-        except BaseException as error:
-            _refused(stream, error)
-            raise
-
-    async def _in_arequest(self, wrapped: Any, *args: Any, **kwargs: Any) -> Any:
-        stream = nesting.current()
-        self._find_span(stream)
-        try:
-            with _as_current(stream):
-                return await wrapped(*args, **kwargs)
-        except BaseException as error:
-            _refused(stream, error)
-            raise
-
-    def _find_span(self, stream: StreamObservation | None) -> None:
-        try:
-            if stream is not None and stream.span is None and not stream.suppressed:
-                found = native.unreadable(stream)
-                self.runtime.attach_span(stream, stream.attached.call_attributes, found)
-        except Exception:
-            trouble("finding a span")
-
-    def _attempt(self, wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
-        stream = nesting.current()
-        if stream is not None:
-            stream.attempt()
-        return wrapped(*args, **kwargs)
-
-    def _retry(self, wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
-        stream = nesting.current()
-        if stream is not None:
-            try:
-                refused = kwargs.get("response") or getattr(sys.exc_info()[1], "response", None)
-                status = getattr(refused, "status_code", None)
-                stream.retry(str(status) if status else "connection_error")
-            except Exception:
-                trouble("recording a retry")
-        return wrapped(*args, **kwargs)
+            return await self._arequest(partial(_in_arequest, wrapped), client, args, kwargs)
+        return await _in_arequest(wrapped, *args, **kwargs)
 
     # --- the response -------------------------------------------------------------------------------------
 
@@ -249,11 +209,11 @@ class Patches:
             answer = getattr(result, "response", None) or getattr(result, "http_response", None)
             if answer is None or stream.ending is not None:
                 if answer is None:
-                    self.runtime.discard(stream)
+                    stream.runtime.discard(stream)
                 return
             self._responded(stream, answer)
             if stream.suppressed:
-                self.runtime.write_early(stream)
+                stream.runtime.write_early(stream)
             native.observe_end(stream, answer)
             if "_otelstream" not in getattr(result, "__dict__", {}):
                 answer.__dict__["_otelstream"] = stream
@@ -263,23 +223,75 @@ class Patches:
         except Exception:
             trouble("taking in a response")
 
-    def _events(self, wrapped: Any, sdk_stream: Any, args: Any, kwargs: Any) -> Any:
-        stream = observed(sdk_stream)
-        if stream is None:
-            return wrapped(*args, **kwargs)
-        answer = sdk_stream.response
-        raw.parsed(answer)
-        source = sdk_stream._decoder.iter_bytes(answer.iter_bytes()) if _straight(wrapped) else wrapped()
-        return read(source, stream, answer.close)
 
-    def _aevents(self, wrapped: Any, sdk_stream: Any, args: Any, kwargs: Any) -> Any:
-        stream = observed(sdk_stream)
-        if stream is None:
+def _in_request(wrapped: Any, *args: Any, **kwargs: Any) -> Any:
+    stream = nesting.current()
+    _find_span(stream)
+    try:
+        with _as_current(stream):
             return wrapped(*args, **kwargs)
-        answer = sdk_stream.response
-        raw.parsed(answer)
-        source = sdk_stream._decoder.aiter_bytes(answer.aiter_bytes()) if _straight(wrapped) else wrapped()
-        return aread(source, stream, answer.aclose)
+    except BaseException as error:
+        _refused(stream, error)
+        raise
+
+
+async def _in_arequest(wrapped: Any, *args: Any, **kwargs: Any) -> Any:
+    stream = nesting.current()
+    _find_span(stream)
+    try:
+        with _as_current(stream):
+            return await wrapped(*args, **kwargs)
+    except BaseException as error:
+        _refused(stream, error)
+        raise
+
+
+def _find_span(stream: StreamObservation | None) -> None:
+    try:
+        if stream is not None and stream.span is None and not stream.suppressed:
+            found = native.unreadable(stream)
+            stream.runtime.attach_span(stream, stream.attached.call_attributes, found)
+    except Exception:
+        trouble("finding a span")
+
+
+def _attempt(wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
+    stream = nesting.current()
+    if stream is not None:
+        stream.attempt()
+    return wrapped(*args, **kwargs)
+
+
+def _retry(wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
+    stream = nesting.current()
+    if stream is not None:
+        try:
+            refused = kwargs.get("response") or getattr(sys.exc_info()[1], "response", None)
+            status = getattr(refused, "status_code", None)
+            stream.retry(str(status) if status else "connection_error")
+        except Exception:
+            trouble("recording a retry")
+    return wrapped(*args, **kwargs)
+
+
+def _events(wrapped: Any, sdk_stream: Any, args: Any, kwargs: Any) -> Any:
+    stream = observed(sdk_stream)
+    if stream is None:
+        return wrapped(*args, **kwargs)
+    answer = sdk_stream.response
+    raw.parsed(answer)
+    source = sdk_stream._decoder.iter_bytes(answer.iter_bytes()) if _straight(wrapped) else wrapped()
+    return read(source, stream, answer.close)
+
+
+def _aevents(wrapped: Any, sdk_stream: Any, args: Any, kwargs: Any) -> Any:
+    stream = observed(sdk_stream)
+    if stream is None:
+        return wrapped(*args, **kwargs)
+    answer = sdk_stream.response
+    raw.parsed(answer)
+    source = sdk_stream._decoder.aiter_bytes(answer.aiter_bytes()) if _straight(wrapped) else wrapped()
+    return aread(source, stream, answer.aclose)
 
 
 def _refused(stream: StreamObservation | None, error: BaseException) -> None:
@@ -320,56 +332,6 @@ def _iterated(wrapped: Any, sdk_stream: Any, args: Any, kwargs: Any) -> Any:
     except Exception:
         trouble("watching a stream helper")
     return events
-
-
-# A close must not wait for what a record costs, exporters perhaps: it is decided before and published after.
-
-
-def _close(wrapped: Any, closed: Any, args: Any, kwargs: Any) -> Any:
-    stream = _left(closed)
-    try:
-        return wrapped(*args, **kwargs)
-    finally:
-        if stream is not None:
-            publish(stream)
-
-
-def _aclose(wrapped: Any, closed: Any, args: Any, kwargs: Any) -> Any:
-    stream = _left(closed)
-    if stream is None:
-        return wrapped(*args, **kwargs)
-    closing: Any = _published_after(wrapped, args, kwargs, stream)
-    closing.__name__, closing.__qualname__ = wrapped.__name__, wrapped.__qualname__  # for who forgets to await it
-    return closing
-
-
-def _left(closed: Any) -> StreamObservation | None:
-    """The stream that the application ends by closing this SDK stream or raw response, decided here."""
-    try:
-        if hasattr(closed, "http_response"):
-            return raw.close(closed)
-        stream = observed(closed)
-        if stream is not None and stream.ending is None:
-            decide(stream, leaving(stream, sys.exc_info()[1]), clock())
-            if stream.span is not None and not stream.own_span and not stream.native:
-                publish(stream)  # who made that span may end it with the close
-            return stream
-    except Exception:
-        trouble("closing a stream")
-    return None
-
-
-async def _published_after(wrapped: Any, args: Any, kwargs: Any, stream: StreamObservation) -> Any:
-    try:
-        patience = asyncio.get_running_loop().call_later(CLOSE_PATIENCE, publish, stream)
-    except RuntimeError:  # trio
-        patience = None
-    try:
-        return await wrapped(*args, **kwargs)
-    finally:
-        if patience is not None:
-            patience.cancel()
-        publish(stream)
 
 
 def _straight(wrapped: Any) -> bool:

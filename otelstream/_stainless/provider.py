@@ -13,6 +13,8 @@ from otelstream._stainless.attach import Patches
 from otelstream._stainless.faults import observed
 from otelstream._stainless.sdk import Sdk
 
+_patches: dict[Sdk, Patches] = {}  # of the process: a class is wrapped once
+
 
 class Provider(Sdk):
     """One SDK, to be asked for its version, attached to, and asked for the records of its objects."""
@@ -45,9 +47,9 @@ class Provider(Sdk):
         Raises:
             UnsupportedVersionError: the installed SDK lacks a hook point.
         """
-        patches = Patches(runtime, self)
+        patches = _patches.setdefault(self, Patches(self))
         try:
-            patches.apply()
+            patches.attach(runtime)
         except AttributeError as error:
             version = self.installed_version()
             raise UnsupportedVersionError(f"{self.package} {version} lacks a hook point: {error}") from error

@@ -220,12 +220,12 @@ def _read_already(stream: StreamObservation, content: bytes) -> None:
     exhausted(stream)
 
 
-def close(response: Any) -> StreamObservation | None:
+def close(response: Any, flying: BaseException | None) -> StreamObservation | None:
     """Decide on a raw response that the application closes, perhaps after it let go of what it read it by."""
     stream: StreamObservation | None = response.http_response.__dict__.get("_otelstream")
     if stream is None or stream.ending is not None:
         return None
-    decide(stream, leaving(stream, sys.exc_info()[1]), stream.attached.left_at or clock())
+    decide(stream, leaving(stream, flying), stream.attached.left_at or clock())
     if stream.native_end is not None:
         stream.native_end()
     return stream

@@ -8,9 +8,11 @@ from typing import Any
 
 from otelstream._core.process.closing import decide, publish
 from otelstream._core.record.stream import StreamObservation, clock
+from otelstream._stainless import hooks
 from otelstream._stainless.faults import is_sdk, leaving
 from otelstream._trouble import trouble
 
+_WRAPPERS = ("wrapt", hooks.__name__)
 _STREAM = "_otelstream_read"  # on the response of a stream: its record
 
 
@@ -21,28 +23,39 @@ def watch_close(stream: StreamObservation, response: Any) -> None:
 
 def close(wrapped: Any, response: Any, args: Any, kwargs: Any) -> Any:
     """Around the client's `Response.close`."""
-    stream = _left(response, sys._getframe(1), "SyncByteStream")
+    stream = _of_application(response, sys._getframe(1), "SyncByteStream")
+    if stream is None:
+        return wrapped(*args, **kwargs)
+    _decide(stream, sys.exc_info()[1])
     try:
         return wrapped(*args, **kwargs)
     finally:
-        if stream is not None:
-            publish(stream)
+        publish(stream)
 
 
 def aclose(wrapped: Any, response: Any, args: Any, kwargs: Any) -> Any:
     """Around the client's `Response.aclose`."""
-    stream = _left(response, sys._getframe(1), "AsyncByteStream")
-    return wrapped(*args, **kwargs) if stream is None else _published_after(wrapped, args, kwargs, stream)
+    stream = _of_application(response, sys._getframe(1), "AsyncByteStream")
+    if stream is None:
+        return wrapped(*args, **kwargs)
+    closing: Any = _aclosing(wrapped, args, kwargs, stream, sys.exc_info()[1])
+    closing.__name__, closing.__qualname__ = wrapped.__name__, wrapped.__qualname__
+    return closing
 
 
-async def _published_after(wrapped: Any, args: Any, kwargs: Any, stream: StreamObservation) -> Any:
+async def _aclosing(
+    wrapped: Any, args: Any, kwargs: Any, stream: StreamObservation, flying: BaseException | None
+) -> Any:
+    """Decided by the first step: a close that nobody awaits closes nothing."""
+    _decide(stream, flying or sys.exc_info()[1])
     try:
         return await wrapped(*args, **kwargs)
     finally:
         publish(stream)
 
 
-def _left(response: Any, caller: Any, kind: str) -> StreamObservation | None:
+def _of_application(response: Any, caller: Any, kind: str) -> StreamObservation | None:
+    """The open stream of a response that neither the SDK nor its HTTP client closes."""
     stream: StreamObservation | None = response.__dict__.get(_STREAM)
     if stream is None or stream.ending is not None:
         return None
@@ -50,11 +63,17 @@ def _left(response: Any, caller: Any, kind: str) -> StreamObservation | None:
         module = sys.modules[type(response).__module__.partition(".")[0]]  # httpx, or httpx2
         if not isinstance(response.stream, getattr(module, kind)):
             return None  # a close of the wrong kind raises, and closes nothing
-        while caller is not None and caller.f_globals.get("__name__", "").partition(".")[0] == "wrapt":
+        while caller is not None and str(caller.f_globals.get("__name__", "")).startswith(_WRAPPERS):
             caller = caller.f_back
         if not stream.attached.raw and not is_sdk(stream, caller):
-            decide(stream, leaving(stream, sys.exc_info()[1]), clock())
             return stream
     except Exception:
         trouble("closing a response")
     return None
+
+
+def _decide(stream: StreamObservation, flying: BaseException | None) -> None:
+    try:
+        decide(stream, leaving(stream, flying), clock())
+    except Exception:
+        trouble("closing a response")

@@ -104,7 +104,8 @@ class Token:
         try:
             if self.response is not None and raw.unparsed(self.response):
                 return
-            if self.stream.ending is None and not self.stream.attached.raw:
+            # Not only an undecided one: Ctrl-C may have kept a decided one from being published.
+            if self.stream.once and not self.stream.attached.raw:
                 dropped(self.stream)
         except Exception:
             return  # at interpreter exit anything may be gone

@@ -28,7 +28,7 @@ from otelstream._core.record.cancel import Cancel
 from otelstream._core.record.ending import abandoned
 from otelstream._core.record.stream import StreamObservation, clock
 from otelstream._core.turns import turn as _turn
-from otelstream._stainless import attach
+from otelstream._stainless import closes
 from otelstream.testing import Exchange, ProviderSimulator, Schedule, Script, prose
 
 # Seconds that a loaded machine may take between two threads; the figure is the median, at the end.
@@ -571,7 +571,7 @@ def test_a_close_that_hangs_is_recorded(
     bench: Bench, sim: ProviderSimulator, async_client: Any, loop: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A connection that does not let itself be closed keeps the record back for a moment, not for ever."""
-    monkeypatch.setattr(attach, "CLOSE_PATIENCE", 0.02)
+    monkeypatch.setattr(closes, "CLOSE_PATIENCE", 0.02)
     played(sim)
 
     async def run() -> None:

@@ -3,23 +3,22 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.metrics import CallbackOptions, Meter, Observation
+from opentelemetry.metrics import Meter
 
 from otelstream import _semconv as s
-from otelstream._core.emit.labels import Labels
+from otelstream._core.emit import outbox
+from otelstream._core.emit.observed import Common, Source, observed
 from otelstream._core.record.call import ToolCall
 from otelstream._core.record.cancel import Cancel
 from otelstream._core.record.settings import Settings
 from otelstream._core.record.stream import StreamObservation
-
-Common = tuple[tuple[str, str], ...]
-_LE = (*(str(bound) for bound in s.GAP_BOUNDS), "+Inf")
 
 
 class Metrics:
@@ -29,18 +28,16 @@ class Metrics:
         self,
         meter: Meter,
         settings: Settings,
-        labels: Labels,
         open_streams: Callable[[], Iterable[StreamObservation]],
         info: Mapping[str, str],
         providers: Sequence[str] = (),
     ) -> None:
         self._settings = settings
-        self._labels = labels
-        self._open_streams = open_streams
-        self._info = info
-        self._lock = threading.Lock()  # taken outside finalisers only, see Runtime.finish
-        self._gaps: dict[Common, list[float]] = {}  # per common set: a count per bucket, then the sum
-        self._known: set[Common] = set()
+        self._observed = observed(meter)
+        self._labels = self._observed.labels
+        self._source = Source(open_streams, info)
+        self._observed.join(self._source)
+        self._known: set[Common] = set()  # whose zeros are out, under these settings
         self._instruments: dict[str, list[Any]] = {}
         for metric in s.METRICS:
             self._create(meter, metric)
@@ -48,7 +45,7 @@ class Metrics:
             for model in objective.models:
                 for route in objective.routes or (None,):
                     for provider in providers:
-                        self._zeros(labels.common("chat", provider, model, route))
+                        self._zeros(self._labels.common("chat", provider, model, route))
 
     def _create(self, meter: Meter, metric: s.Metric) -> None:
         if metric.kind == "histogram":
@@ -56,20 +53,16 @@ class Metrics:
             if metric.threshold_kind is not None:
                 bounds.update(self._settings.objectives.thresholds(metric.threshold_kind))
             self._instruments[metric.name] = [
-                meter.create_histogram(
-                    name, metric.unit, metric.says, explicit_bucket_boundaries_advisory=sorted(bounds)
-                )
-                for name in self._names(metric)
+                self._observed.histogram(meter, name, metric, sorted(bounds)) for name in self._names(metric)
             ]
         elif metric.kind == "counter":
             self._instruments[metric.name] = [meter.create_counter(metric.name, metric.unit, metric.says)]
-        elif metric is s.STREAM_ACTIVE:
-            meter.create_observable_up_down_counter(metric.name, [self._observe_active], metric.unit, metric.says)
-        elif metric is s.INFO:
-            meter.create_observable_gauge(metric.name, [self._observe_info], metric.unit, metric.says)
-        elif self._settings.chunk_metric == "buckets":
-            observe = self._observe_buckets if metric is s.STREAM_GAP_BUCKET else self._observe_gap_sum
-            meter.create_observable_counter(metric.name, [observe], metric.unit, metric.says)
+        elif metric not in (s.STREAM_GAP_BUCKET, s.STREAM_GAP_SUM) or self._settings.chunk_metric == "buckets":
+            self._observed.create(meter, metric)
+
+    def retire(self) -> None:
+        """Leave the observables to those that begin later, and to the streams that are still open."""
+        self._source.on = False
 
     def _names(self, metric: s.Metric) -> tuple[str, ...]:
         """The released name of a conventions' metric, the coming one, or both, as setting `semconv` says."""
@@ -91,11 +84,21 @@ class Metrics:
         context: Context | None = None,
     ) -> None:
         """Count, or record into a histogram, with labels bounded."""
+        outbox.emit(deque(self._points(metric, common, extra, amount, context)))
+
+    def _points(
+        self,
+        metric: s.Metric,
+        common: Mapping[str, str],
+        extra: dict[str, str | bool] | None = None,
+        amount: float = 1,
+        context: Context | None = None,
+    ) -> Iterator[outbox.Step]:
         labels: dict[str, str | bool] = {**common} if metric.common else {}
         if extra:
             labels.update(self._labels.extra(metric, extra))
         for instrument in self._instruments[metric.name]:
-            (instrument.record if metric.kind == "histogram" else instrument.add)(amount, labels, context)
+            yield partial(instrument.record if metric.kind == "histogram" else instrument.add, amount, labels, context)
 
     def started(self, stream: StreamObservation) -> None:
         """The first request of a model exports its zeros: `rate()` never sees a series' first increment."""
@@ -105,6 +108,8 @@ class Metrics:
 
     def _zeros(self, common: Mapping[str, str]) -> None:
         self._known.add(tuple(common.items()))
+        self._observed.known.add(tuple(common.items()))
+        zeros: deque[outbox.Step] = deque()
         for objective in self._settings.objectives:
             if objective.covers(common[s.REQUEST_MODEL], common.get(s.ROUTE)):
                 for result in ("good", "bad", "excluded"):
@@ -112,7 +117,8 @@ class Metrics:
                         s.OBJECTIVE_NAME: objective.name,
                         s.OBJECTIVE_RESULT: result,
                     }
-                    self.add(s.OBJECTIVE_STREAMS, common, labels, 0)
+                    zeros.extend(self._points(s.OBJECTIVE_STREAMS, common, labels, 0))
+        outbox.emit(zeros)
 
     def retried(self, stream: StreamObservation, error_type: str) -> None:
         self.add(s.STREAM_RETRIES, self.common(stream), {s.ERROR_TYPE: self._labels.error(error_type)})
@@ -123,17 +129,18 @@ class Metrics:
             self.add(s.CLIENT_TIME_PER_CHUNK, self.common(stream), amount=gap)
 
     def common(self, stream: StreamObservation) -> Mapping[str, str]:
-        return self._labels.common(stream.operation, stream.provider, stream.model, stream.route)
+        return self._observed.common(stream)
 
-    def ended(self, stream: StreamObservation) -> None:
-        """Record everything that one ended stream says."""
+    def ended(self, stream: StreamObservation) -> list[outbox.Step]:
+        """The points of everything that one ended stream says."""
+        points: list[outbox.Step] = []
         common = self.common(stream)
         context = trace.set_span_in_context(stream.span) if stream.span is not None else None
         outcome, fault, phase = stream.outcome or "failed", stream.fault, stream.phase
         duration = stream.duration or 0.0
 
         def add(metric: s.Metric, amount: float = 1, **extra: Any) -> None:
-            self.add(metric, common, extra.get("labels"), amount, context)
+            points.extend(self._points(metric, common, extra.get("labels"), amount, context))
 
         add(s.STREAMS, labels={s.OUTCOME: outcome, s.PHASE: phase, s.FAULT: fault})
         if fault != "none":
@@ -158,27 +165,16 @@ class Metrics:
             add(s.STREAM_REPETITION_WASTED, loop.repetition.wasted, labels={s.BLOCK_KIND: loop.kind})
         for when, _ in stream.actions:
             add(s.ACTION_LEAD_TIME, max(0.0, (stream.end_at or when) - when))
-        self._gaps_of(stream, common, add)
+        gaps = stream.cadence.all
+        if gaps.count:
+            add(s.STREAM_GAP_MAX, gaps.longest)
+            if self._settings.chunk_metric == "buckets":
+                points.append(partial(self._observed.add_gaps, tuple(common.items()), gaps.counts, gaps.total))
         if not stream.foreign:
             self._conventions(stream, add, duration)
-
-    def cancelled(self, stream: StreamObservation, cancel: Cancel) -> None:
-        """Count a stream that was asked to stop."""
-        common = self.common(stream)
-        context = trace.set_span_in_context(stream.span) if stream.span is not None else None
-        labels: dict[str, str | bool] = {
-            s.CANCEL_TRIGGER: cancel.trigger,
-            s.CANCEL_PROPAGATION: cancel.propagation,
-            s.CANCEL_AT: cancel.where,
-        }
-        self.add(s.CANCELLATIONS, common, labels, context=context)
-        if stream.first_token_at is not None:
-            progress = max(0.0, cancel.at - stream.first_token_at)
-            self.add(s.CANCELLATION_PROGRESS, common, {s.CANCEL_TRIGGER: cancel.trigger}, progress, context)
-        if cancel.close_delay is not None:
-            propagation: dict[str, str | bool] = {s.CANCEL_PROPAGATION: cancel.propagation}
-            self.add(s.CANCELLATION_DURATION, common, propagation, cancel.close_delay, context)
-            self.add(s.CANCELLATION_DELIVERED_AFTER, common, None, cancel.delivered_chars or 0, context)
+        if stream.cancel is not None:
+            self._cancelled(stream, stream.cancel, add)
+        return points
 
     def stopped_between(self, stream: StreamObservation, trigger: s.Trigger) -> None:
         """Count a stop that came when `stream` was over and no other one followed."""
@@ -238,18 +234,16 @@ class Metrics:
         if stream.first_chunk_kind == "thinking" and first_chunk is not None:
             add(s.STREAM_THINKING_TIME, first_token - first_chunk)
 
-    def _gaps_of(self, stream: StreamObservation, common: Mapping[str, str], add: Any) -> None:
-        gaps = stream.cadence.all
-        if not gaps.count:
-            return
-        add(s.STREAM_GAP_MAX, gaps.longest)
-        if self._settings.chunk_metric != "buckets":
-            return
-        with self._lock:
-            kept = self._gaps.setdefault(tuple(common.items()), [0] * (len(_LE) + 1))
-            for index, count in enumerate(gaps.counts):
-                kept[index] += count
-            kept[-1] += gaps.total
+    @staticmethod
+    def _cancelled(stream: StreamObservation, cancel: Cancel, add: Any) -> None:
+        at: dict[str, str | bool] = {s.CANCEL_PROPAGATION: cancel.propagation, s.CANCEL_AT: cancel.where}
+        add(s.CANCELLATIONS, labels={s.CANCEL_TRIGGER: cancel.trigger, **at})
+        if stream.first_token_at is not None:
+            progress = max(0.0, cancel.at - stream.first_token_at)
+            add(s.CANCELLATION_PROGRESS, progress, labels={s.CANCEL_TRIGGER: cancel.trigger})
+        if cancel.close_delay is not None:
+            add(s.CANCELLATION_DURATION, cancel.close_delay, labels={s.CANCEL_PROPAGATION: cancel.propagation})
+            add(s.CANCELLATION_DELIVERED_AFTER, cancel.delivered_chars or 0)
 
     def _conventions(self, stream: StreamObservation, add: Any, duration: float) -> None:
         failed = stream.outcome == "failed" and stream.error_type
@@ -260,40 +254,3 @@ class Metrics:
         for token_type, name in (("input", s.INPUT_TOKENS), ("output", s.OUTPUT_TOKENS)):
             if name in stream.usage:
                 add(s.CLIENT_TOKENS, stream.usage[name], labels={s.TOKEN_TYPE: token_type})
-
-    # --- collection ---------------------------------------------------------------------------------------
-
-    def restart(self) -> None:
-        """Start anew, in a forked child."""
-        self._lock = threading.Lock()
-        self._gaps = {}
-
-    def _observe_active(self, _: CallbackOptions) -> Iterable[Observation]:
-        counts = {key: dict.fromkeys(s.STREAM_STATES, 0) for key in list(self._known)}
-        for stream in self._open_streams():
-            states = counts.setdefault(tuple(self.common(stream).items()), dict.fromkeys(s.STREAM_STATES, 0))
-            states[stream.state] += 1
-        return [
-            Observation(count, {**dict(key), s.STREAM_STATE: state})
-            for key, states in counts.items()
-            for state, count in states.items()
-        ]
-
-    def _observe_info(self, _: CallbackOptions) -> Iterable[Observation]:
-        return [Observation(1, dict(self._info))]
-
-    def _observe_buckets(self, _: CallbackOptions) -> Iterable[Observation]:
-        points = []
-        for key, kept in self._snapshot():
-            total = 0.0
-            for bound, count in zip(_LE, kept, strict=False):
-                total += count
-                points.append(Observation(int(total), {**dict(key), s.GAP_LE: bound}))
-        return points
-
-    def _observe_gap_sum(self, _: CallbackOptions) -> Iterable[Observation]:
-        return [Observation(kept[-1], dict(key)) for key, kept in self._snapshot()]
-
-    def _snapshot(self) -> list[tuple[Common, list[float]]]:
-        with self._lock:
-            return [(key, list(kept)) for key, kept in self._gaps.items()]

@@ -7,11 +7,13 @@ one decides and emits, the others return.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import cast
 
 from opentelemetry.util.types import AttributeValue
 
 from otelstream import _semconv as s
+from otelstream._core.emit import outbox
 from otelstream._core.emit import tool as tool_spans
 from otelstream._core.record import batch
 from otelstream._core.record.call import ToolCall
@@ -30,8 +32,10 @@ def end(stream: StreamObservation, ending: Ending, at: float | None = None) -> N
     `at`: the arrival of the terminal event; without it the stream ended with its last activity, or now when it
     never had a response.
     """
-    decide(stream, ending, at)
-    publish(stream)
+    try:
+        decide(stream, ending, at)
+    finally:
+        publish(stream)
 
 
 def decide(stream: StreamObservation, ending: Ending, at: float | None = None) -> None:
@@ -39,37 +43,64 @@ def decide(stream: StreamObservation, ending: Ending, at: float | None = None) -
     if stream.ending is not None:
         return
     try:
-        stream.once.pop()
-    except IndexError:
-        return
+        try:
+            stream.once.pop()
+        except IndexError:
+            return
+        _complete(stream, ending, at)
+        stream.once.append(True)  # for whoever publishes first
+    except BaseException as error:
+        _make_do(stream, ending)
+        stream.once[:] = [True]
+        if not isinstance(error, Exception):  # Ctrl-C: nobody is sure to publish after it
+            publish(stream)
+            raise
+        trouble("deciding how a stream ended")
+
+
+def _complete(stream: StreamObservation, ending: Ending, at: float | None) -> None:
+    if stream.verdict is not None and ending.trigger in ("gc", "generator_close", "shutdown"):
+        ending = stream.verdict  # whoever drops or closes a stream after that knows no better
+    silence = stream.silence
+    now = clock()
+    batch.left_open(stream, stream.last)
+    if at is None:
+        at = max(stream.last, stream.activity)
+        # What stops the wait is an activity too: a time-out, a cut, a task's cancel.
+        if stream.waiting_since >= stream.last or stream.response_at is None:
+            at = now
+    stream.end_at = at
+    for block in (*stream.blocks.values(), stream.block):
+        stream.close_detector(block, at)
+    stream.ending = with_protocol(stream, ending, silence)
+    stream.cadence.close((stream.last_chunk_at or at) - stream.started)
+    _judge(stream)
+    hold.refuse_at_once(stream.all_tool_calls())
+    stream.cancel = cancel_of(stream, stream.ending, at)
+    stream.emitted_at = now
+    _last_events(stream, at, now)
+
+
+def _judge(stream: StreamObservation) -> None:
+    judged = stream.runtime.settings.objectives.judge(stream, stream.model, stream.route)
+    stream.judged = tuple((objective, "excluded") for objective, _ in judged) if stream.unseen else judged
+
+
+def _make_do(stream: StreamObservation, ending: Ending) -> None:
+    """Something stopped the decision: what it had not come to is made up from what is there."""
+    stream.end_at = at = stream.end_at or clock()
     try:
-        if stream.verdict is not None and ending.trigger in ("gc", "generator_close", "shutdown"):
-            ending = stream.verdict  # whoever drops or closes a stream after that knows no better
-        silence = stream.silence
-        now = clock()
-        batch.left_open(stream, stream.last)
-        if at is None:
-            at = max(stream.last, stream.activity)
-            # What stops the wait is an activity too: a time-out, a cut, a task's cancel.
-            if stream.waiting_since >= stream.last or stream.response_at is None:
-                at = now
-        stream.end_at = at
-        for block in (*stream.blocks.values(), stream.block):
-            stream.close_detector(block, at)
-        stream.ending = with_protocol(stream, ending, silence)
-        stream.cadence.close((stream.last_chunk_at or at) - stream.started)
-        judged = stream.runtime.settings.objectives.judge(stream, stream.model, stream.route)
-        stream.judged = tuple((objective, "excluded") for objective, _ in judged) if stream.unseen else judged
-        hold.refuse_at_once(stream.all_tool_calls())
-        stream.cancel = cancel_of(stream, stream.ending, at)
-        stream.emitted_at = now
-        _last_events(stream, at, now)
+        if stream.ending is None:
+            stream.ending = with_protocol(stream, ending, 0.0)
+        if not stream.judged:
+            _judge(stream)
+        if stream.cancel is None:
+            stream.cancel = cancel_of(stream, stream.ending, at)
     except Exception:
         trouble("deciding how a stream ended")
-        stream.unseen = stream.unseen or stream.ending is None  # a held tool must not take it for a clean end
-        stream.end_at = stream.end_at or clock()
-        stream.ending = stream.ending or ending
-    stream.once.append(True)  # for whoever publishes first
+    stream.unseen = stream.unseen or stream.ending is None  # a held tool must not take it for a clean end
+    stream.ending = stream.ending or ending
+    stream.emitted_at = stream.emitted_at or at
 
 
 def publish(stream: StreamObservation) -> None:
@@ -77,10 +108,11 @@ def publish(stream: StreamObservation) -> None:
     try:
         if stream.ending is None:
             return
-        stream.once.pop()
-    except IndexError:
-        return
-    stream.runtime.publish(stream)
+        stream.runtime.publish(stream)
+    except BaseException:  # Ctrl-C, and it struck before the runtime took the record over
+        if stream.ending is not None and stream.once:
+            outbox.later(partial(stream.runtime.publish, stream))
+        raise
     if stream.waiters:
         stream.wake()
 

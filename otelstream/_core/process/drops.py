@@ -6,19 +6,20 @@ from __future__ import annotations
 import gc
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
+from otelstream._core.emit import outbox
 from otelstream._core.process.closing import end
 from otelstream._core.record.ending import abandoned
 from otelstream._core.record.stream import StreamObservation
 from otelstream._trouble import trouble
 
-_collecting = False
 _dropped: deque[tuple[StreamObservation, Callable[[], object] | None]] = deque()
 
 
 def collecting() -> bool:
     """Whether the cyclic collector is at work."""
-    return _collecting
+    return outbox.collecting
 
 
 def dropped(stream: StreamObservation, then: Callable[[], object] | None = None) -> None:
@@ -27,10 +28,10 @@ def dropped(stream: StreamObservation, then: Callable[[], object] | None = None)
     During a collection not before it is over: a generator that holds the stream's `with` may be taken later in the
     same one, and what its closing says goes first.
     """
-    if _collecting:
+    if outbox.collecting:
         _dropped.append((stream, then))
     else:
-        _decide(stream, then)
+        outbox.finalise(partial(_decide, stream, then))
 
 
 def _decide(stream: StreamObservation, then: Callable[[], object] | None) -> None:
@@ -43,13 +44,12 @@ def _decide(stream: StreamObservation, then: Callable[[], object] | None) -> Non
 
 
 def _on_collection(phase: str, _: dict[str, int]) -> None:
-    global _collecting
     if phase == "start":
-        _collecting = True
+        outbox.collecting = True
         return
     while _dropped:
         _decide(*_dropped.popleft())
-    _collecting = False
+    outbox.collecting = False
 
 
 def watch() -> None:
@@ -60,14 +60,11 @@ def watch() -> None:
 
 def unwatch() -> None:
     """Leave no callback behind."""
-    global _collecting
     if _on_collection in gc.callbacks:
         gc.callbacks.remove(_on_collection)
-        _collecting = False
+        outbox.collecting = False
 
 
 def restart() -> None:
     """Start anew, in a forked child."""
-    global _collecting
-    _collecting = False
     _dropped.clear()

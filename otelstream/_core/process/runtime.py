@@ -3,20 +3,21 @@
 
 from __future__ import annotations
 
-import _thread
 import atexit
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from opentelemetry.metrics import Meter
 from opentelemetry.trace import Span, Tracer
 from opentelemetry.util.types import AttributeValue
 
+from otelstream._core.emit import outbox
 from otelstream._core.emit import span as emitted
-from otelstream._core.emit.labels import Labels
 from otelstream._core.emit.metrics import Metrics
+from otelstream._core.emit.observed import everywhere
 from otelstream._core.process import drops, stopping
 from otelstream._core.process.closing import disown, end
 from otelstream._core.record.call import ToolCall
@@ -29,6 +30,8 @@ from otelstream._core.tools import spans as tool_spans
 from otelstream._core.tools.registry import declared, registry
 from otelstream._core.turns import turn as turns
 from otelstream._trouble import trouble
+
+Callbacks = deque[Callable[[StreamObservation], object]]
 
 
 class Runtime:
@@ -45,15 +48,15 @@ class Runtime:
     ) -> None:
         self.settings = settings
         self.tracer = tracer
-        self.labels = Labels()
         self._logger = logger
         self._open: dict[int, StreamObservation] = {}
-        self._deferred: deque[tuple[StreamObservation, bool]] = deque()  # and whether its span is written
+        self.on = True
         self._at_exit = False
         self.tracer_provider: Any = None  # None: the global one
         self.suppressed_by: set[str] = set()  # scopes of the companions that were said to suppress us; "": nobody known
         self._sees_tool_spans = False
-        self.metrics = Metrics(meter, settings, self.labels, self.open_streams, info, providers)
+        self.metrics = Metrics(meter, settings, self.open_streams, info, providers)
+        self.listeners: list[Callable[[StreamObservation], object]] = []  # of ours: they hold no lock, and never wait
         self.stream_ended: list[Callable[[StreamObservation], object]] = []
         self.stream_repeats: list[Callable[[StreamObservation], object]] = []
 
@@ -95,7 +98,6 @@ class Runtime:
             # Not earlier: exit handlers run last in first out, and the provider's own must run after ours.
             self._at_exit = True
             atexit.register(self._exit)
-        self._drain()
         self.metrics.started(stream)
         return stream
 
@@ -106,6 +108,18 @@ class Runtime:
             stream.turn.drop(stream)
         if stream.span is not None and not stream.own_span:
             emitted.give_back(stream.span)
+        self._settled()
+
+    def _settled(self) -> None:
+        if not self.on and not self._open:
+            try:
+                _settle()
+            except Exception:
+                trouble("taking off the last wrapper")
+
+    @property
+    def idle(self) -> bool:
+        return not self._open
 
     def open_streams(self) -> Iterator[StreamObservation]:
         """The streams that have not ended, oldest first."""
@@ -113,6 +127,12 @@ class Runtime:
 
     def repetition_seen(self, stream: StreamObservation) -> bool:
         """Tell the application of a loop; True when it asks for the stream to be closed."""
+        if self.stream_repeats and outbox.finalising():  # where there is nothing left to close
+            outbox.later(partial(self._call_repeats, stream))
+            return False
+        return self._call_repeats(stream)
+
+    def _call_repeats(self, stream: StreamObservation) -> bool:
         stop = False
         for callback in self.stream_repeats:
             try:
@@ -145,67 +165,81 @@ class Runtime:
     # --- the end ------------------------------------------------------------------------------------------
 
     def publish(self, stream: StreamObservation) -> None:
-        """Emit an ended record: at once, or from a thread of its own when the garbage collector got us here.
-
-        The collector runs wherever it likes, also where this thread holds a lock of the OpenTelemetry SDK's.
-        """
-        self._open.pop(id(stream), None)
-        stream.native_end = None  # it refers back to the stream
-        if not drops.collecting():
-            self._emit(stream)
-            self._drain()
-            return
-        # Who ends that span does it now: later is too late. One of our own, also a late one, is for the thread.
-        written = not stream.own_span and stream.span is not None and stream.span.is_recording()
-        if written:
-            self.write_span(stream)
-        self._deferred.append((stream, written))
+        """Emit a record whose end is decided, once: at once, or from a thread of its own where that is not safe."""
+        steps: deque[outbox.Step] = deque()
+        phases: deque[outbox.Step] = deque((
+            partial(self._prepare, stream, steps),
+            partial(outbox.take, steps),
+            partial(self._count, stream),
+            partial(self._tell, stream, deque(self.listeners), deque(self.stream_ended)),
+            self._settled,
+        ))  # fmt: skip
+        mine = False
         try:
-            _thread.start_new_thread(self._drain, ())
-        except RuntimeError:  # no threads any more: exit drains
-            return
-
-    def _drain(self) -> None:
-        while self._deferred:
-            try:
-                stream, written = self._deferred.popleft()
-            except IndexError:
+            mine = stream.once.pop()
+            self._open.pop(id(stream), None)
+            stream.native_end = None  # it refers back to the stream
+            if not outbox.reentered():
+                _leave(phases)
                 return
-            self._emit(stream, written=written)
+            if not stream.own_span and stream.span is not None:
+                self.write_span(stream)  # somebody else ends that span now: later is too late
+                phases[0] = partial(self._prepare, stream, steps, span=False)
+            outbox.later(partial(_leave, phases))
+        except IndexError:
+            return
+        except BaseException:  # Ctrl-C: what has not left yet leaves from a thread
+            if mine or not (stream.once or stream.emitted):
+                self._open.pop(id(stream), None)
+                outbox.later(partial(_leave, phases))
+            raise
 
-    def _emit(self, stream: StreamObservation, *, written: bool = False) -> None:
-        if not written:
-            self.write_span(stream)
+    def _prepare(self, stream: StreamObservation, steps: deque[outbox.Step], *, span: bool = True) -> None:
+        """Everything that leaves of a stream, in steps."""
+        steps.clear()
+        if span:
+            steps.append(partial(self.write_span, stream))
         try:
             stream.emitted = True
-            self.metrics.ended(stream)
+            steps += self.metrics.ended(stream)
+        except Exception:
+            trouble("recording metrics")
+        if self.settings.events in ("log", "both") and not stream.suppressed:
+            steps.append(partial(self._log, stream))
+
+    def _count(self, stream: StreamObservation) -> None:
+        try:
             registry.ended(stream)
             if stream.cancel is not None:
-                self.metrics.cancelled(stream, stream.cancel)
                 stopping.count(stream, stream.cancel.ledger)
             if isinstance(stream.turn, turns.Turn):
                 stream.turn.call_if_over()
         except Exception:
             trouble("recording metrics")
-        if self.settings.events in ("log", "both") and not stream.suppressed:
-            try:
-                from otelstream._core.emit import logs
 
-                logs.write(stream, self._logger)
-            except Exception:
-                trouble("writing log records")
-        for callback in self.stream_ended:
-            try:
-                callback(stream)
-            except Exception:
-                trouble("an on_stream_end callback")
+    @staticmethod
+    def _tell(stream: StreamObservation, listeners: Callbacks, callbacks: Callbacks) -> None:
+        """Listeners of ours hear at once; the application's callbacks never in a finaliser."""
+        _call(listeners, stream)
+        if callbacks and outbox.finalising():
+            outbox.later(partial(_call, callbacks, stream))
+        else:
+            _call(callbacks, stream)
         if stream.turn is not None and not stream.turn.implicit:
             stream.shed()  # a turn keeps it for long
+
+    def _log(self, stream: StreamObservation) -> None:
+        try:
+            from otelstream._core.emit import logs
+
+            logs.write(stream, self._logger)
+        except Exception:
+            trouble("writing log records")
 
     def write_span(self, stream: StreamObservation) -> None:
         """Write the record on the span, as far as that still records. Never raises."""
         span, own = stream.span, stream.own_span
-        if span is None:
+        if span is None or (own and not span.is_recording()):  # written already, or nobody looks at it
             return
         try:
             ended = not own and not stream.native and not span.is_recording()
@@ -231,28 +265,47 @@ class Runtime:
         for stream in self.open_streams():
             native_end = stream.native_end
             end(stream, abandoned("shutdown"))
+            if id(stream) in self._open:  # Ctrl-C struck where nothing could catch it
+                stream.once[:] = [True]
+                end(stream, abandoned("shutdown"))
             if native_end is not None:
                 native_end()
-        self._drain()
+        outbox.settle()
         turns.exit()
         registry.exit()
+        outbox.settle()
 
     def restart(self) -> None:
         """Start anew in a forked child: the parent keeps its streams and its counts."""
         for stream in self._open.values():
             disown(stream)
         self._open = {}
-        self._deferred.clear()
-        self.metrics.restart()
+
+
+def _leave(phases: deque[outbox.Step]) -> None:
+    while phases:
+        phases[0]()  # again, if Ctrl-C strikes in it: each goes on where it was
+        phases.popleft()
+
+
+def _call(callbacks: Callbacks, stream: StreamObservation) -> None:
+    while callbacks:
+        try:
+            callbacks.popleft()(stream)
+        except Exception:
+            trouble("an on_stream_end callback")
 
 
 def _after_fork() -> None:
+    outbox.restart()
     drops.restart()
     registry.restart()
     turns.restart()
     stopping.restart()
     for runtime in runtimes():
         runtime.restart()
+    for observed in everywhere():
+        observed.restart()
 
 
 if hasattr(os, "register_at_fork"):
@@ -266,10 +319,30 @@ def register(runtime: Runtime) -> None:
 
 
 def unregister() -> None:
-    """Leave no callback behind. Streams still open are kept until they end."""
-    hosts[:] = [runtime for runtime in runtimes() if next(runtime.open_streams(), None) is not None]
+    """Observe nothing that begins from now on. Runtimes whose streams are open are kept until those end."""
+    for runtime in runtimes():
+        runtime.on = False
+        runtime.metrics.retire()
+    _settle()
+
+
+def when_idle(callback: Callable[[], object]) -> None:
+    """Call `callback` once no stream is open, now if none is."""
+    _waiting.append(callback)
+    _settle()
+
+
+_waiting: list[Callable[[], object]] = []
+
+
+def _settle() -> None:
+    """Let go of what is off and has nothing open, and call who waits for that."""
+    hosts[:] = [runtime for runtime in runtimes() if runtime.on or not runtime.idle]
     if not hosts:
         drops.unwatch()
+    if all(runtime.idle for runtime in runtimes()):
+        while _waiting:
+            _waiting.pop()()
 
 
 def runtimes() -> Iterator[Runtime]:

@@ -12,6 +12,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
+from otelstream._core.emit import outbox
 from otelstream._core.process.closing import decide, end, publish
 from otelstream._core.record.batch import countdown, flush
 from otelstream._core.record.ending import CUT_SHORT, Ending, by_departure, cancelled, failed, identity, is_task_cancel
@@ -307,4 +308,4 @@ class _Later:
             end(self._stream, self._ending, self._at)
 
     def __del__(self) -> None:
-        end(self._stream, self._ending, self._at)
+        outbox.finalise(lambda: end(self._stream, self._ending, self._at))

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What leaves the process: at once, or from a thread of its own where somebody's lock may be held on this one.
+
+A finaliser, a collection of garbage and a signal handler run wherever they like: also inside the OpenTelemetry SDK, in
+an emission of ours, or under a lock of the application's. Ctrl-C may strike anywhere, in the middle of an emission too.
+"""
+
+from __future__ import annotations
+
+import _thread
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from otelstream._trouble import trouble
+
+Step = Callable[[], object]
+PATIENCE = 2.0  # seconds that the exit of the process waits for a thread of ours
+# What holds locks while it calls others, or can be interrupted under them.
+_OTHERS = (
+    "opentelemetry.sdk.metrics", "opentelemetry.sdk._logs", "opentelemetry.sdk.trace.export",
+    "opentelemetry.sdk._shared_internal", "opentelemetry.exporter",
+)  # fmt: skip
+
+_jobs: deque[Step] = deque()
+_emitting: set[int] = set()  # threads in which an emission is under way
+_working: dict[int, bool] = {}  # threads that drain
+_finalising: set[int] = set()  # threads in which a finaliser of ours runs
+collecting = False  # the cyclic collector is at work
+
+
+def reentered() -> bool:
+    """Whether the code that we were called in may hold a lock that an emission takes."""
+    if collecting or _thread.get_ident() in _emitting:
+        return True
+    frame: Any = sys._getframe(1)
+    while frame is not None:
+        if str(frame.f_globals.get("__name__", "")).startswith(_OTHERS):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def finalising() -> bool:
+    """Whether a finaliser may have brought us here: nothing says which lock its thread holds.
+
+    A generator that is closed cannot be told from one that is dropped.
+    """
+    return collecting or _thread.get_ident() in _finalising or isinstance(sys.exc_info()[1], GeneratorExit)
+
+
+def finalise(step: Step) -> None:
+    """Run `step`, which is a finaliser's."""
+    ident = _thread.get_ident()
+    if ident in _finalising:
+        step()
+        return
+    _finalising.add(ident)
+    try:
+        step()
+    finally:
+        _finalising.discard(ident)
+
+
+def emit(steps: deque[Step]) -> None:
+    """Take every step, here or elsewhere. What Ctrl-C keeps from being taken here is taken elsewhere."""
+    if reentered():
+        later(lambda: emit(steps))
+        return
+    try:
+        take(steps)
+    except BaseException:
+        if steps:
+            later(lambda: emit(steps))
+        raise
+
+
+def take(steps: deque[Step]) -> None:
+    """Take every step here, as an emission. Only a `BaseException` ends that early, and `steps` are then what is left.
+
+    The step that it struck in is taken again: some may count twice then, none is lost.
+    """
+    ident = _thread.get_ident()
+    try:
+        _emitting.add(ident)
+        while steps:
+            try:
+                steps[0]()
+            except Exception:
+                trouble("emitting telemetry")
+            steps.popleft()
+    finally:
+        _emitting.discard(ident)
+
+
+def later(job: Step) -> None:
+    """Run `job` in a thread of its own, soon."""
+    _jobs.append(job)
+    try:
+        _thread.start_new_thread(drain, ())
+    except RuntimeError:  # no threads any more: the exit of the process drains
+        return
+
+
+def drain() -> None:
+    """Run what waits."""
+    ident = _thread.get_ident()
+    _working[ident] = True
+    try:
+        while _jobs:
+            try:
+                job = _jobs.popleft()
+            except IndexError:
+                return
+            try:
+                job()
+            except Exception:
+                trouble("emitting telemetry")
+    finally:
+        _working.pop(ident, None)
+
+
+def settle(patience: float = PATIENCE) -> bool:
+    """Run what waits, and wait for what other threads run of it; False if they were not done in time."""
+    until = time.monotonic() + patience
+    drain()
+    mine = _thread.get_ident()
+    while _jobs or [ident for ident in list(_working) if ident != mine]:
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.001)
+        drain()
+    return True
+
+
+def restart() -> None:
+    """Start anew, in a forked child."""
+    global collecting
+    collecting = False
+    _jobs.clear()
+    _emitting.clear()
+    _working.clear()
+    _finalising.clear()

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Wrappers on an SDK's classes: taken off where they are on top, left without effect where others wrapped them."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import wrapt
+
+_ABSENT: Any = object()
+
+
+class _Bound(wrapt.BoundFunctionWrapper):  # type: ignore[type-arg]
+    """A wrapped function as its class or an instance has it; it is pickled and copied as what it wraps is."""
+
+    def __reduce_ex__(self, _: Any) -> tuple[Any, ...]:
+        hook, instance = self._self_parent, self._self_instance
+        return getattr, (hook._self_home if instance is None else instance, hook._self_word)
+
+    def __copy__(self) -> Any:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        instance = self._self_instance
+        return self if instance is None else getattr(copy.deepcopy(instance, memo), self._self_parent._self_word)
+
+
+class Hook(wrapt.FunctionWrapper):  # type: ignore[type-arg]
+    """One wrapper on one class. Dead, it is as if it were not there."""
+
+    __bound_function_wrapper__ = _Bound
+
+    def __init__(self, owner: Any, name: str, original: Any, wrapper: Callable[..., Any]) -> None:
+        live = [True]
+        super().__init__(original, wrapper, enabled=live.__len__)  # type: ignore[arg-type]
+        self._self_live = live
+        self._self_home, self._self_word = owner, name
+        self._self_inherited = name not in owner.__dict__
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Called as it stands in its class, by who took it from there: the instance is the first argument."""
+        return self.__get__(None, self._self_home)(*args, **kwargs)
+
+    def __reduce_ex__(self, _: Any) -> tuple[Any, ...]:
+        return getattr, (self._self_home, self._self_word)
+
+    def __copy__(self) -> Any:
+        return self
+
+    def __deepcopy__(self, _: Any) -> Any:
+        return self
+
+
+class Hooks:
+    """The wrappers of one SDK."""
+
+    def __init__(self) -> None:
+        self._on: list[Hook] = []
+        self._buried: list[Hook] = []  # dead: somebody else's wrapper holds them
+        self.lock = threading.RLock()
+
+    def __bool__(self) -> bool:
+        return bool(self._on)
+
+    def put(self, owner: Any, name: str, wrapper: Callable[..., Any]) -> None:
+        """Wrap a function of a class; where ours is still below another's, that one is used again."""
+        hook = next((each for each in self._buried if _holds(owner, name, each)), None)
+        if hook is not None:
+            self._buried.remove(hook)
+            hook._self_live[:] = [True]
+        else:
+            original = owner.__dict__[name] if name in owner.__dict__ else getattr(owner, name)
+            hook = Hook(owner, name, original, wrapper)
+            setattr(owner, name, hook)
+        self._on.append(hook)
+
+    def take_off(self) -> None:
+        """Put back the very same functions, but where another's wrapper is on top."""
+        self._buried += reversed(self._on)
+        self._on.clear()
+        for hook in self._buried:
+            hook._self_live.clear()
+        # One that another tool gave back meanwhile is on top again.
+        self._buried = [hook for hook in self._buried if not _taken_off(hook)]
+
+
+def _taken_off(hook: Hook) -> bool:
+    owner, name = hook._self_home, hook._self_word
+    if owner.__dict__.get(name, _ABSENT) is not hook:
+        return False
+    if hook._self_inherited:
+        delattr(owner, name)
+    else:
+        setattr(owner, name, hook.__wrapped__)
+    return True
+
+
+def _holds(owner: Any, name: str, hook: Hook) -> bool:
+    """Whether a call of that function comes to `hook`, as far as wrappers say what they wrap."""
+    if hook._self_home is not owner or hook._self_word != name:
+        return False
+    function = owner.__dict__.get(name)
+    for _ in range(64):
+        if function is hook or getattr(function, "_self_parent", None) is hook:
+            return True
+        function = getattr(function, "__wrapped__", None)
+    return False
