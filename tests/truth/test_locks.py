@@ -309,7 +309,9 @@ def test_ctrl_c_loses_no_record(scene: Scene, how: str, point: str) -> None:
     assert otelstream.open_streams() == ()
     assert sum(scene.telemetry.points()[s.STREAMS.name].values()) == 1
     spans = [span for span in scene.telemetry.spans() if s.OUTCOME in (span.attributes or {})]
-    assert len(spans) == 1
+    # The SDK ends its own span all the same: where it struck before the record was on it, the metrics are what is left.
+    too_late = scene.native and how in ("read", "lines") and point in ("in the publishing", "at the span")
+    assert len(spans) == (0 if too_late else 1)
 
 
 def test_ctrl_c_at_any_line(scene: Scene) -> None:

@@ -182,7 +182,7 @@ class Runtime:
             if not outbox.reentered():
                 _leave(phases)
                 return
-            if not stream.own_span and stream.span is not None:
+            if not stream.own_span and stream.span is not None and stream.span.is_recording():
                 self.write_span(stream)  # somebody else ends that span now: later is too late
                 phases[0] = partial(self._prepare, stream, steps, span=False)
             outbox.later(partial(_leave, phases))
