@@ -403,6 +403,9 @@ CHUNK_TIME_BOUNDS: Final = (.01, .025, .05, .075, .1, .15, .2, .3, .4, .5, .75, 
 
 COMMON_LABELS: Final = (OPERATION, PROVIDER, REQUEST_MODEL, ROUTE)
 MAX_COMMON_SETS: Final = 32
+MAX_NAMED_SETS: Final = MAX_COMMON_SETS // 2  # that the objectives file may take before any traffic
+MAX_FOLDED_PAIRS: Final = 3  # of operation and provider that keep their names in a folded set
+MAX_FOLDED_SETS: Final = 2 * (MAX_FOLDED_PAIRS + 1)  # each pair, and `_OTHER`: with a route and without
 MAX_TOOL_NAMES: Final = 64
 MAX_ERROR_TYPES: Final = 16
 MAX_SETS: Final = 2000  # of one instrument: beyond, the SDK folds into otel.metric.overflow
@@ -428,9 +431,9 @@ class Metric:
     def max_extra(self) -> int:
         """The distinct sets of `labels` that may be emitted before the rest fold into `_OTHER`.
 
-        Times the common sets (and their own `_OTHER`) it stays under `MAX_SETS`, by construction.
+        Times the common sets, folded ones among them, it stays under `MAX_SETS`, by construction.
         """
-        common = MAX_COMMON_SETS + 1 if self.common else 1
+        common = MAX_COMMON_SETS + MAX_FOLDED_SETS if self.common else 1
         return (MAX_SETS - 1) // common - 1
 
     @property
@@ -675,6 +678,9 @@ CLIENT_TOKENS: Final = _h(
     semconv=True,
 )
 
+# Of one file: each comes with every result, and is never folded.
+MAX_OBJECTIVES: Final = OBJECTIVE_STREAMS.max_extra // len(get_args(ObjectiveResult))
+
 METRICS: Final[tuple[Metric, ...]] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
 
 # --- labels -----------------------------------------------------------------------------------------------
@@ -702,7 +708,7 @@ LABELS: Final[tuple[Label, ...]] = (
     Label(PHASE, get_args(Phase)),
     Label(FAULT, get_args(Fault)),
     Label(ERROR_TYPE, limit=MAX_ERROR_TYPES),
-    Label(OBJECTIVE_NAME, limit=MAX_COMMON_SETS),
+    Label(OBJECTIVE_NAME, limit=MAX_OBJECTIVES),
     Label(OBJECTIVE_RESULT, get_args(ObjectiveResult)),
     Label(STREAM_STATE, get_args(StreamState)),
     Label(FIRST_TOKEN_KIND, get_args(FirstTokenKind)),

@@ -124,10 +124,20 @@ WRONG: list[tuple[str, Any, str]] = [
     ("objectives", "no/such/file.yaml", "no/such/file.yaml"),
     ("objectives", 5, "the path of an objectives file"),
     ("view", 6, "'off', 'terminal'"),
+    ("view", "", "'off', 'terminal' or the path of a page"),
+    *(("view", word, "'off', 'terminal' or the path of a page") for word in ("yes", "on", "True", "1", "no", "none")),
+    ("view", True, "'off', 'terminal'"),
+    ("tools", {1: "read"}, "the key 1 is not allowed: use the name of a tool"),
+    ("tools", {"": "read"}, "the key '' is not allowed"),
+]
+PROVIDERS = [
+    (name, value, f"{name}={value!r} is not allowed: use a {kind}")
+    for name, kind in (("tracer_provider", "Tracer"), ("meter_provider", "Meter"), ("logger_provider", "Logger"))
+    for value in ("x", 3, object)
 ]
 
 
-@pytest.mark.parametrize(("name", "value", "allowed"), WRONG)
+@pytest.mark.parametrize(("name", "value", "allowed"), [*WRONG, *PROVIDERS])
 def test_a_wrong_value_is_named(name: str, value: Any, allowed: str) -> None:
     """One line names the setting, the value and what is allowed; nothing is switched on, and nothing stays patched."""
     request = anthropic._base_client.SyncAPIClient.request
@@ -142,7 +152,7 @@ def test_a_wrong_value_is_named(name: str, value: Any, allowed: str) -> None:
     assert not observed()
 
 
-@pytest.mark.parametrize(("name", "value", "allowed"), [each for each in WRONG if isinstance(each[1], str)])
+@pytest.mark.parametrize(("name", "value", "allowed"), [each for each in WRONG if isinstance(each[1], str) and each[1]])
 def test_a_wrong_environment_under_zero_code(
     name: str, value: str, allowed: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -152,10 +162,77 @@ def test_a_wrong_environment_under_zero_code(
         otelstream.OtelStreamInstrumentor().instrument(skip_dep_check=True)
     (record,) = [each for each in caplog.records if each.levelno >= logging.WARNING]
     assert record.levelno == logging.ERROR
-    assert name in record.getMessage()
+    assert f"OTELSTREAM_{name.upper()}" in record.getMessage()
     assert allowed in record.getMessage()
     assert record.exc_info is None
     assert not observed()
+
+
+@pytest.mark.parametrize(("name", "value", "allowed"), [("stall_threshold", "soon", "seconds"), ("spans", 3, "'auto'")])
+def test_an_error_names_the_road(
+    name: str, value: Any, allowed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A keyword is named as the keyword, a variable as the variable, a key of the file with the file."""
+
+    def said(**keywords: Any) -> str:
+        with pytest.raises(otelstream.ConfigurationError, match=allowed) as caught:
+            otelstream.instrument(**keywords)
+        return str(caught.value).partition(" is not allowed")[0]
+
+    assert said(**{name: value}) == f"{name}={value!r}"
+    declared(tmp_path, f"      {name}: {value}\n", monkeypatch)
+    assert said() == f"{tmp_path / 'otel.yaml'}: {name}={value!r}"
+    monkeypatch.setenv(f"OTELSTREAM_{name.upper()}", str(value))
+    assert said() == f"OTELSTREAM_{name.upper()}={str(value)!r}"
+
+
+@pytest.mark.parametrize("text", ["objectives: []", "objectives: [{name: x}]", "nonsense", None])
+def test_an_objectives_file_is_named_once(text: str | None, tmp_path: Path) -> None:
+    """What is wrong with the objectives file is said with its path, once for each thing that is wrong."""
+    path = tmp_path / "objectives.yaml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(otelstream.ConfigurationError) as caught:
+        otelstream.instrument(objectives=path)
+    assert str(caught.value).startswith(f"objectives: {path}: ")
+    assert str(caught.value).count(str(path)) == 1
+
+
+@pytest.mark.parametrize("zero_code", [True, False])
+@pytest.mark.parametrize(
+    ("variable", "remedy"),
+    [
+        ("OTELSTREAM_STALL_TRESHOLD", "did you mean OTELSTREAM_STALL_THRESHOLD?"),
+        ("OTELSTREAM_TOOL", "did you mean OTELSTREAM_TOOLS?"),
+        ("otelstream_spans", "did you mean OTELSTREAM_SPANS?"),
+        ("OTELSTREAM_COFFEE", "settings are spans, events, "),
+    ],
+)
+def test_a_misspelt_variable(
+    variable: str, remedy: str, zero_code: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A variable of ours that is no setting is warned about, once, with the nearest that is; all else holds."""
+    monkeypatch.setattr(_config, "_misspelt", set())
+    monkeypatch.setenv(variable, "3")
+    for threshold in (3, 4):
+        if zero_code:
+            otelstream.OtelStreamInstrumentor().instrument(skip_dep_check=True)
+        else:
+            otelstream.instrument(stall_threshold=threshold)
+    (record,) = [each for each in caplog.records if each.levelno >= logging.WARNING]
+    assert record.levelno == logging.WARNING
+    assert record.getMessage().startswith(f"{variable} is set, and no setting: ")
+    assert remedy in record.getMessage()
+    assert observed()
+
+
+@pytest.mark.parametrize(
+    ("value", "view"),
+    [(False, "off"), ("OFF", "off"), ("false", "off"), ("Terminal", "terminal"), ("yes.html", "yes.html")],
+)
+def test_what_a_view_may_be(value: Any, view: str) -> None:
+    """Off, the terminal, or a page, in any case."""
+    assert _config.load({"view": value}, {}).view == view
 
 
 def test_an_unknown_setting_is_named() -> None:

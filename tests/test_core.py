@@ -18,9 +18,11 @@ from otelstream._core.emit.labels import Labels
 from otelstream._core.process import runtime as _runtime
 from otelstream._core.process.closing import end
 from otelstream._core.process.runtime import Runtime
-from otelstream._core.record.ending import cancelled, failed
+from otelstream._core.record.ending import Ending, cancelled, failed
+from otelstream._core.record.objectives import Objective, Objectives
 from otelstream._core.record.stream import StreamObservation
 from otelstream._face import config as _config
+from otelstream._objectives_file import ObjectivesError, parse
 
 
 @pytest.fixture
@@ -179,12 +181,15 @@ def test_several_choices(telemetry: Telemetry, runtime: Runtime, ends: tuple[str
 
 
 def test_cardinality() -> None:
-    """The product of every metric row stays below what the SDK folds, whatever the application sends."""
+    """The product of every metric row stays below what the SDK folds, whatever the application sends: models and routes
+    without end, with a route and without, of more providers and operations than there are."""
     labels = Labels()
     common = {
-        tuple(labels.common("chat", "parrot", f"model-{number}", f"route-{number}").items())
+        tuple(labels.common(f"do-{number % 5}", f"parrot-{number % 7}", f"model-{number}", route).items())
         for number in range(s.MAX_SETS)
+        for route in (None, f"route-{number}")
     }
+    assert len(common) == s.MAX_COMMON_SETS + s.MAX_FOLDED_SETS
     values = {label.attribute: len(label.values) or label.limit for label in s.LABELS}
 
     for metric in s.METRICS:
@@ -194,6 +199,54 @@ def test_cardinality() -> None:
         else:
             sets = prod(values[label] for label in metric.labels)  # observed: nothing folds them
         assert (len(common) if metric.common else 1) * sets < s.MAX_SETS, metric.name
+
+
+def objective_sets(telemetry: Telemetry) -> set[tuple[Any, ...]]:
+    """What the judged streams were counted under: model, route, objective."""
+    return {
+        tuple(dict(labels).get(name) for name in (s.REQUEST_MODEL, s.ROUTE, s.OBJECTIVE_NAME))
+        for labels, amount in telemetry.values(s.OBJECTIVE_STREAMS.name).items()
+        if amount
+    }
+
+
+def made(telemetry: Telemetry, *objectives: Objective) -> Runtime:
+    return Runtime(
+        _config.load({"objectives": Objectives(objectives)}, {}),
+        telemetry.tracer_provider.get_tracer(s.SCOPE),
+        telemetry.meter_provider.get_meter(s.SCOPE),
+        get_logger(s.SCOPE),
+        {},
+        ["parrot"],
+    )
+
+
+def test_as_many_objectives_are_counted_as_are_allowed(telemetry: Telemetry) -> None:
+    """A file with as many objectives as one may have: each is counted under its own name, none folds."""
+    names = [f"objective-{number}" for number in range(s.MAX_OBJECTIVES)]
+    fields = [{"name": name, "kind": "integrity", "target": 0.999} for name in names]
+    assert parse({"objectives": fields}).objectives.items
+    with pytest.raises(ObjectivesError, match=f"more than {s.MAX_OBJECTIVES}"):
+        parse({"objectives": [*fields, {**fields[0], "name": "one-more"}]})
+
+    runtime = made(telemetry, *(Objective(name, "integrity", 0.999) for name in names))
+    stream = runtime.begin(operation="chat", provider="parrot", model="grey-1", grammar=Grammar())
+    end(stream, Ending("completed"))
+    assert objective_sets(telemetry) == {("grey-1", None, name) for name in names}
+
+
+@pytest.mark.parametrize("named", [1, 10, 40])
+def test_named_models_leave_room_for_traffic(telemetry: Telemetry, named: int) -> None:
+    """However many models and routes the objectives name: what is really asked for is counted under its own name,
+    whether they name it or not, and whichever provider serves it."""
+    models = tuple(f"named-{number}" for number in range(named))
+    runtime = made(telemetry, Objective("all", "integrity", 0.999), Objective("some", "integrity", 0.9, models=models,
+                                                                               routes=("chat", "search")))  # fmt: skip
+    asked = [(provider, model) for provider in ("parrot", "budgie") for model in ("new-1", "new-2", models[-1])]
+    for provider, model in asked:
+        stream = runtime.begin(operation="chat", provider=provider, model=model, grammar=Grammar())
+        end(stream, Ending("completed"))
+    assert {model for model, _, _ in objective_sets(telemetry)} == {model for _, model in asked}
 
 
 def test_cardinality_holds_as_recorded(telemetry: Telemetry, runtime: Runtime) -> None:
@@ -238,8 +291,6 @@ def test_zeros(telemetry: Telemetry, runtime: Runtime) -> None:
 
 def test_zeros_of_named_models(telemetry: Telemetry) -> None:
     """Models that an objective names have their zeros before any request."""
-    from otelstream._core.record.objectives import Objective, Objectives
-
     objectives = Objectives((Objective("fast", "first_token", 0.95, 1.0, models=("a", "b"), routes=("chat",)),))
     settings = _config.load({"objectives": objectives}, {})
     Runtime(

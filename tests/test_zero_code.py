@@ -144,7 +144,7 @@ class TestTheLine:
         with over_http() as receiver:
             said = run(app, provider, **http(receiver), OTELSTREAM_STALL_THRESHOLD="soon")
             assert [line for line in said.splitlines() if "otelstream" in line] == [said.strip()]
-            assert "stall_threshold='soon' is not allowed: use a positive number of seconds" in said
+            assert "OTELSTREAM_STALL_THRESHOLD='soon' is not allowed: use a positive number of seconds" in said
             assert receiver.total(s.STREAMS.name) == {}
 
     def test_declarative_file(self, app: Path, provider: ProviderSimulator, tmp_path: Path) -> None:

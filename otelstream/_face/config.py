@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -15,6 +16,7 @@ from otelstream._core.record.objectives import Objectives
 from otelstream._core.record.settings import ChunkMetric, Events, Semconv, Settings, Spans
 from otelstream._errors import ConfigurationError
 from otelstream._semconv import Effect
+from otelstream._trouble import logger
 
 ENVIRONMENT_PREFIX = "OTELSTREAM_"
 
@@ -26,20 +28,47 @@ def load(keywords: Mapping[str, object], environ: Mapping[str, str] | None = Non
     """Merge and check the settings of one `instrument()`.
 
     Raises:
-        ConfigurationError: names the setting, the value and what is allowed.
+        ConfigurationError: names the setting by the road it came, the value and what is allowed.
     """
     environ = os.environ if environ is None else environ
     unknown = sorted(set(keywords) - set(NAMES))
     if unknown:
         raise ConfigurationError(f"unknown setting {unknown[0]!r}; settings are {', '.join(NAMES)}")
-    merged: dict[str, object] = {"semconv": _semconv_opt_in(environ)}
-    merged.update(_declarative(environ))
+    _warn_of_misspelt(environ)
+    merged: dict[str, tuple[str, object]] = {"semconv": ("semconv", _semconv_opt_in(environ))}
+    path, declared = _declarative(environ)
+    merged.update({name: (f"{path}: {name}", value) for name, value in declared.items()})
     for name in NAMES:
-        value = environ.get(ENVIRONMENT_PREFIX + name.upper(), "").strip()
+        variable = ENVIRONMENT_PREFIX + name.upper()
+        value = environ.get(variable, "").strip()
         if value:
-            merged[name] = value
-    merged.update({name: value for name, value in keywords.items() if value is not None})
-    return Settings(**{name: _CHECKS[name](name, value) for name, value in merged.items()})
+            merged[name] = variable, value
+    merged.update({name: (name, value) for name, value in keywords.items() if value is not None})
+    return Settings(**{name: _CHECKS[name](shown, value) for name, (shown, value) in merged.items()})
+
+
+def check_providers(given: Mapping[str, object]) -> None:
+    """Refuse what is no provider. Raises ConfigurationError."""
+    for name, provider in given.items():
+        kind = name.removesuffix("_provider")
+        if provider is not None and not callable(getattr(provider, f"get_{kind}", None)):
+            raise _wrong(name, provider, f"a {kind.title()}Provider, or leave it out for the global one")
+
+
+_misspelt: set[str] = set()
+
+
+def _warn_of_misspelt(environ: Mapping[str, str]) -> None:
+    """Say once which of our variables is none, and which one it is nearest to."""
+    known = [name.upper() for name in NAMES]
+    for variable in environ:
+        word = variable.upper().removeprefix(ENVIRONMENT_PREFIX)
+        if word == variable.upper() or variable in _misspelt or (word in known and variable.isupper()):
+            continue
+        _misspelt.add(variable)
+        near = get_close_matches(word, known, 1)
+        remedy = f"did you mean {ENVIRONMENT_PREFIX}{near[0]}?" if near else f"settings are {', '.join(NAMES)}"
+        logger.warning("%s is set, and no setting: %s", variable, remedy)
 
 
 def _semconv_opt_in(environ: Mapping[str, str]) -> Semconv:
@@ -49,11 +78,13 @@ def _semconv_opt_in(environ: Mapping[str, str]) -> Semconv:
     return "latest" if "gen_ai_latest_experimental" in wanted else "released"
 
 
-def _declarative(environ: Mapping[str, str]) -> Mapping[str, object]:
-    """The keys under `instrumentation/development: python: otelstream:` of the file in OTEL_CONFIG_FILE."""
+def _declarative(environ: Mapping[str, str]) -> tuple[str, Mapping[str, object]]:
+    """The file in OTEL_CONFIG_FILE, and its keys under `instrumentation/development: python: otelstream:`."""
     path = environ.get("OTEL_CONFIG_FILE", "")
-    if not path:
-        return {}
+    return path, _keys_of(path, environ) if path else {}
+
+
+def _keys_of(path: str, environ: Mapping[str, str]) -> Mapping[str, object]:
     try:
         import yaml
 
@@ -132,7 +163,9 @@ def _tools(name: str, value: object) -> Mapping[str, Effect]:
     if not isinstance(value, Mapping):
         raise _wrong(name, value, "a mapping of tool name to 'read' or 'write'")
     for tool, effect in value.items():
-        if not isinstance(tool, str) or not tool or effect not in allowed:
+        if not isinstance(tool, str) or not tool:
+            raise ConfigurationError(f"{name}: the key {tool!r} is not allowed: use the name of a tool")
+        if effect not in allowed:
             raise _wrong(f"{name}[{tool!r}]", effect, " or ".join(map(repr, allowed)))
     return dict(value)
 
@@ -149,15 +182,29 @@ def _objectives(name: str, value: object) -> Objectives:
     except OSError as error:
         raise _wrong(name, str(value), f"the path of a readable objectives file ({error.strerror})") from error
     except (ValueError, ImportError) as error:
-        raise ConfigurationError(f"{name}={str(value)!r}: {error}") from error
+        said = str(error)  # of most problems it begins with the file's path
+        where = name if said.startswith(str(value)) else f"{name}={str(value)!r}"
+        raise ConfigurationError(f"{where}: {said}") from error
+
+
+# What people write who take it for a switch: no page is named so.
+_SWITCHES = frozenset(
+    {
+        "on", "true", "yes", "y", "t", "1", "enable", "enabled", "auto", "default",
+        "no", "n", "f", "0", "disable", "disabled", "none", "null",
+    }
+)  # fmt: skip
 
 
 def _view(name: str, value: object) -> str:
-    if value is False:
+    word = str(value).strip().lower() if isinstance(value, (str, os.PathLike)) else ""
+    if value is False or word in ("off", "false"):
         return "off"
-    if isinstance(value, (str, os.PathLike)) and str(value):
-        return str(value)
-    raise _wrong(name, value, "'off', 'terminal' or the path of a page")
+    if word == "terminal":
+        return word
+    if not word or word in _SWITCHES:
+        raise _wrong(name, value, "'off', 'terminal' or the path of a page, such as 'streams.html'")
+    return str(value)
 
 
 _CHECKS: Mapping[str, Any] = {

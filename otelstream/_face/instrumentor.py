@@ -70,6 +70,7 @@ class OtelStreamInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # typed i
     def _start(self, *, zero_code: bool = False, **kwargs: Any) -> None:
         given = {name: kwargs.pop(name, None) for name in _GIVEN}
         settings = config.load(kwargs)
+        config.check_providers(given)
         if self.runtime is not None and settings == self._settings and not any(given.values()):
             return
         found = providers.installed()

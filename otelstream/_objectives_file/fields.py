@@ -9,7 +9,7 @@ from typing import Any, Final, get_args
 from otelstream._objectives_file.kinds import Number, OneOf, Ratio, Seconds, Text, Version, Whole
 from otelstream._objectives_file.promises import Severity
 from otelstream._objectives_file.tables import Field, Labels, Names, OrOff, Rows, Table
-from otelstream._semconv import MAX_COMMON_SETS, Fault, ObjectiveKind
+from otelstream._semconv import MAX_OBJECTIVES, Fault, ObjectiveKind
 
 # `request_error` is our caller's mistake and always excluded; `none` is no fault.
 _FAULTS: Final = tuple(fault for fault in get_args(Fault) if fault not in ("none", "request_error"))
@@ -113,7 +113,7 @@ FILE: Final = Table(
         Field("labels", Labels(_label(_RESERVED), _VALUE), "Put on every alert", default={}),
         Field("runbook_url", _LINE, "Where runbook.md is served", default="runbook.md"),
         Field("burn_rates", _PAIRS, _PAIRS_SAY, default=_USUAL_PAIRS),
-        Field("objectives", Rows(_OBJECTIVE, most=MAX_COMMON_SETS), required=True),
+        Field("objectives", Rows(_OBJECTIVE, most=MAX_OBJECTIVES), required=True),
         Field(
             "symptoms",
             Table(tuple(Field(name, kind, default={}) for name, kind in _SYMPTOMS.items())),

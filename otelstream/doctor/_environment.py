@@ -108,6 +108,7 @@ def _settings() -> Iterator[str]:
     for name in sorted(os.environ):
         if name.startswith(_config.ENVIRONMENT_PREFIX) and name not in known:
             near = difflib.get_close_matches(name, known, 1)
+            _config._misspelt.add(name)  # said here: not in the log once more
             yield f"{name} is no setting" + (f"; {near[0]} is" if near else "")
     try:
         _config.load({})

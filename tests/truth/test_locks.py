@@ -7,6 +7,7 @@ import ast
 import asyncio
 import contextlib
 import gc
+import os
 import signal
 import sys
 import threading
@@ -86,7 +87,12 @@ def dropped_helper(scene: Scene) -> Callable[[], object]:
     scene.plays(shapes.Reply(TEXT))
     held = [scene.client.messages.stream(**ASK).__enter__()]
     next(held[0])
-    return lambda: (held.clear(), gc.collect())
+
+    def drop() -> None:
+        held.clear()
+        gc.collect()
+
+    return drop
 
 
 DROPS = [dropped, dropped_in_a_cycle, dropped_generator, dropped_raw, dropped_helper]
@@ -200,10 +206,10 @@ def locks_of(telemetry: Telemetry, name: str, inside: Callable[[], object]) -> N
     for instrument, matches in storage._instrument_view_instrument_matches.items():
         if instrument.name == name:
             for match in matches:
-                match._lock = Guarded(inside)
+                vars(match)["_lock"] = Guarded(inside)
                 for aggregation in match._attributes_aggregation.values():
                     if isinstance(aggregation, _SumAggregation):
-                        aggregation._lock = Guarded(inside)
+                        vars(aggregation)["_lock"] = Guarded(inside)
 
 
 def closes(stream: Any, _: Scene) -> None:
@@ -350,6 +356,29 @@ def test_ctrl_c_at_any_line(scene: Scene) -> None:
             break
         places += 1
     assert places > 20
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # 3.12 and later warn of forks with threads
+def test_a_forked_worker_that_is_told_to_end(scene: Scene) -> None:
+    """A worker that makes an exit of SIGTERM tells of its open stream, as the documentation says."""
+    gc.collect()
+    assert outbox.settle(PATIENCE)  # no thread of ours is in a lock of the SDK's at the fork
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            signal.alarm(20)
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+            try:
+                with begun(scene):
+                    os.kill(os.getpid(), signal.SIGTERM)
+                    signal.pause()
+            except SystemExit:
+                status = 0 if scene.verdict() == ("cancelled", "none", "shutdown") else 2
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 # --- frames -----------------------------------------------------------------------------------------------

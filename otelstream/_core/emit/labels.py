@@ -35,6 +35,8 @@ class Labels:
 
     def __init__(self) -> None:
         self._common = Bounded(s.MAX_COMMON_SETS)
+        self._named = Bounded(s.MAX_NAMED_SETS)
+        self._folded = Bounded(s.MAX_FOLDED_PAIRS)
         self._tools = Bounded(s.MAX_TOOL_NAMES)
         self._errors = Bounded(s.MAX_ERROR_TYPES)
         self._extra = {metric.name: Bounded(metric.max_extra) for metric in s.METRICS}
@@ -46,11 +48,18 @@ class Labels:
             route = printable(route)
         if not self._common.admits((operation, provider, model, route)):
             model, route = s.OTHER, None if route is None else s.OTHER
-            # Even folded, providers and operations are the adapters' closed sets.
+            if not self._folded.admits((operation, provider)):
+                operation = provider = s.OTHER
         labels = {s.OPERATION: operation, s.PROVIDER: provider, s.REQUEST_MODEL: model}
         if route is not None:
             labels[s.ROUTE] = route
         return labels
+
+    def named(self, operation: str, provider: str, model: str, route: str | None) -> Mapping[str, str] | None:
+        """Those of a model and route that an objective names, while that leaves room for traffic nobody named."""
+        if not self._named.admits((operation, provider, model, route)):
+            return None
+        return self.common(operation, provider, model, route)
 
     def tool(self, name: str) -> str:
         name = printable(name)

@@ -45,7 +45,9 @@ class Metrics:
             for model in objective.models:
                 for route in objective.routes or (None,):
                     for provider in providers:
-                        self._zeros(self._labels.common("chat", provider, model, route))
+                        named = self._labels.named("chat", provider, model, route)
+                        if named is not None:  # else its zeros come with its first request
+                            self._zeros(named)
 
     def _create(self, meter: Meter, metric: s.Metric) -> None:
         if metric.kind == "histogram":
