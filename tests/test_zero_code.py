@@ -184,3 +184,25 @@ def test_in_a_fresh_environment(app: Path, provider: ProviderSimulator, tmp_path
         with receiver:
             assert run(app, provider, python) == ""
             arrived(receiver)
+
+
+def test_an_sdk_is_attached_to_when_it_is_imported(sim: ProviderSimulator) -> None:
+    """`instrument()` imports no SDK; one that is imported afterwards is observed, and one never used costs nothing."""
+    program = f"""
+import sys
+import otelstream
+otelstream.instrument()
+assert not {{"anthropic", "openai"}} & sys.modules.keys()
+ended = []
+otelstream.on_stream_end(ended.append)
+import anthropic
+client = anthropic.Anthropic(base_url={sim.base_url!r}, api_key="unused")
+for _ in client.messages.create(model="m", max_tokens=9, messages=[{{"role": "user", "content": "x"}}], stream=True):
+    pass
+assert [view.outcome for view in ended] == ["completed"], ended
+assert "openai" not in sys.modules
+otelstream.uninstrument()
+assert type(vars(anthropic._base_client.SyncAPIClient)["request"]).__name__ == "function"
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert run.returncode == 0, run.stderr

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Callable, Collection
 from importlib import metadata
 from typing import Any, TypeVar
 
+import wrapt
 from opentelemetry import metrics, trace
 from opentelemetry._logs import get_logger
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
@@ -27,6 +29,7 @@ from otelstream._trouble import logger
 
 VERSION = metadata.version("otelstream")
 _GIVEN = ("tracer_provider", "meter_provider", "logger_provider")
+_awaited: set[str] = set()  # SDKs that are attached to when they are imported
 _heard: list[Callable[[StreamObservation], object]] = []
 _ended: list[Callable[[StreamObservation], object]] = []
 _repeats: list[Callable[[StreamObservation], object]] = []
@@ -92,7 +95,7 @@ class OtelStreamInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # typed i
         patched: list[Any] = []
         before = self._patches
         try:
-            patched.extend(provider.patch(runtime) for provider in found)
+            patched.extend(provider.patch(runtime) for provider in found if provider.package in sys.modules)
         except BaseException:
             self._patches = [*before, *patched]
             self._stop()
@@ -103,6 +106,26 @@ class OtelStreamInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # typed i
                 patches.remove()
         self.runtime, self._settings = runtime, settings
         self._is_instrumented_by_opentelemetry = True
+        for provider in found:
+            self._await(provider)
+
+    def _await(self, provider: providers.Provider) -> None:
+        """Attach to an SDK when the application imports it: one that it never uses costs nothing."""
+        if provider.package in sys.modules or provider.package in _awaited:
+            return
+        _awaited.add(provider.package)
+
+        def imported(_: object) -> None:
+            if self.runtime is None:
+                return
+            try:
+                patches = provider.patch(self.runtime)
+                if patches not in self._patches:
+                    self._patches.append(patches)
+            except Exception as error:
+                logger.error("%s is not observed: %s", provider.package, error)
+
+        wrapt.register_post_import_hook(imported, provider.package)
 
     def uninstrument(self, **_: Any) -> None:
         """Observe nothing that begins from now on. The SDK's own functions are back once no stream is open."""
