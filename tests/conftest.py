@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from collections.abc import Iterator
@@ -46,6 +47,7 @@ def _as_a_fresh_process() -> None:
     global tracer provider (the newest SDK makes its own spans as soon as there is one), loggers at their own level.
     """
     otelstream.uninstrument()
+    gc.collect()  # streams that an earlier module dropped in a cycle are open until then
     os.environ.pop("ANTHROPIC_OPEN_TELEMETRY", None)
     trace._TRACER_PROVIDER, trace._TRACER_PROVIDER_SET_ONCE = None, Once()
     for name in ("otelstream", "anthropic"):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from typing import Any
 
@@ -47,6 +48,7 @@ def scene(request: pytest.FixtureRequest, telemetry: Telemetry, monkeypatch: pyt
     """A scene that is observed; the SDK makes spans of its own for the global provider."""
     if request.param:
         monkeypatch.setattr(trace, "_TRACER_PROVIDER", telemetry.tracer_provider)
+    gc.collect()  # what an earlier test dropped in a cycle is open until then
     otelstream.instrument(tracer_provider=telemetry.tracer_provider, meter_provider=telemetry.meter_provider)
     with Recorder() as recorder:
         yield Scene(telemetry, recorder, native=request.param)
