@@ -19,7 +19,7 @@ from limits import (  # noqa: F401
     pytest_unconfigure,
 )
 from matrix.telemetry import Telemetry
-from opentelemetry import trace
+from opentelemetry import metrics, trace
 from opentelemetry.util._once import Once
 
 import otelstream
@@ -44,11 +44,12 @@ def sim() -> Iterator[ProviderSimulator]:
 @pytest.fixture(scope="module", autouse=True)
 def _as_a_fresh_process() -> None:
     """A module starts with what a process starts with, whatever the one before it left on: otelstream off, no
-    global tracer provider (the newest SDK makes its own spans as soon as there is one), loggers at their own level.
+    global providers (the newest SDK makes its own spans as soon as there is one of traces), loggers at their own level.
     """
     otelstream.uninstrument()
     gc.collect()  # streams that an earlier module dropped in a cycle are open until then
     os.environ.pop("ANTHROPIC_OPEN_TELEMETRY", None)
     trace._TRACER_PROVIDER, trace._TRACER_PROVIDER_SET_ONCE = None, Once()
+    metrics._internal._METER_PROVIDER, metrics._internal._METER_PROVIDER_SET_ONCE = None, Once()
     for name in ("otelstream", "anthropic"):
         logging.getLogger(name).setLevel(logging.NOTSET)

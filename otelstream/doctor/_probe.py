@@ -68,7 +68,7 @@ class Probe:
         self._lock = threading.Lock()
         self._written = 0.0
         self._count = 0
-        self._streams: deque[StreamObservation] = deque(maxlen=KEPT)
+        self._streams: deque[tuple[StreamObservation, str | None]] = deque(maxlen=KEPT)  # with its span's scope
         self._asked: set[int] = set()  # streams of which the application read how they ended
         self._timeouts: set[float | None] = set()
         self._unobserved = 0
@@ -126,7 +126,8 @@ class Probe:
     def _ended(self, stream: StreamObservation) -> None:
         with self._lock:
             self._count += 1
-            self._streams.append(stream)
+            scope = getattr(getattr(stream.span, "instrumentation_scope", None), "name", None)
+            self._streams.append((stream, scope))  # a record sheds its span
             due = time.monotonic() - self._written > _EVERY
             if due:
                 self._written = time.monotonic()
@@ -145,7 +146,7 @@ class Probe:
                 "started_by": self.started_by,
                 "environment": _environment.gather(),
                 "count": self._count,
-                "streams": [self._of(stream) for stream in list(self._streams)],
+                "streams": [self._of(stream, scope) for stream, scope in list(self._streams)],
                 "timeouts": sorted(value for value in self._timeouts if value is not None),
                 "unobserved": self._unobserved,
                 "callbacks": len(_instrumentor._ended) > 1,
@@ -159,7 +160,7 @@ class Probe:
         except Exception:
             trouble("writing the doctor's facts")
 
-    def _of(self, stream: StreamObservation) -> dict[str, Any]:
+    def _of(self, stream: StreamObservation, scope: str | None) -> dict[str, Any]:
         cancel, ending = stream.cancel, stream.ending
         return {
             "model": stream.model,
@@ -173,7 +174,7 @@ class Probe:
             "propagation": cancel.propagation if cancel else None,
             "trigger": cancel.trigger if cancel else (ending.trigger if ending else None),
             "close_delay": cancel.close_delay if cancel else None,
-            "spans": self.spans.beside(stream),
+            "spans": self.spans.beside(stream, scope),
             "sampled": _sampled(stream),
             "tools": [
                 {

@@ -90,8 +90,8 @@ class SpanWatch:
     def force_flush(self, timeout_millis: int = 30000) -> bool:
         return True
 
-    def beside(self, stream: StreamObservation) -> list[str]:
-        """The scopes of the spans that this call got, its own included."""
+    def beside(self, stream: StreamObservation, scope: str | None) -> list[str]:
+        """The scopes of the spans that this call got, its own (`scope`) included."""
         if stream.span is None or stream.end_at is None:
             return []
         start = stream.started_ns
@@ -104,7 +104,6 @@ class SpanWatch:
             }
         own = stream.span.get_span_context().span_id
         scopes = {scope for id_, scope in found.items() if id_ != own}
-        scope = getattr(getattr(stream.span, "instrumentation_scope", None), "name", None)
         # Another span of the same scope belongs to another call that ran at the same time.
         return sorted({scope, *scopes}) if scope else sorted(scopes)
 
