@@ -158,7 +158,8 @@ def writes(runtime: Any, stream: Any, tracer: Any) -> Callable[[], None]:
 
     runtime.metrics._instruments = {name: [Tape(each) for each in found] for name, found in instruments.items()}
     try:
-        runtime.metrics.ended(stream)
+        for step in runtime.metrics.ended(stream):
+            step()
     finally:
         runtime.metrics._instruments = instruments
     span = tracer.start_span("chat m", context=trace.set_span_in_context(trace.INVALID_SPAN))
