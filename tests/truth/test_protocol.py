@@ -7,7 +7,6 @@ import json
 from typing import Any
 
 import pytest
-import shapes
 
 import otelstream
 from otelstream import _semconv as s
@@ -153,14 +152,3 @@ def test_an_output_tool_is_no_tool(scene: Scene, forced: bool, calls: int) -> No
     assert view.ledger is not None
     assert len(view.ledger.discarded) == calls
     assert view.time_to_first_token is not None
-
-
-def test_the_sdk_sees_the_same(scene: Scene) -> None:
-    """The stand-in names what is tried here: nothing of it changes what the SDK hands out."""
-    scene.plays(TEXT)
-
-    assert [type(item).__name__ for item in scene.create()][:2] == [
-        "RawMessageStartEvent",
-        "RawContentBlockStartEvent",
-    ]
-    assert isinstance(scene.client, shapes.anthropic.Anthropic)
