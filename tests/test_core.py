@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
 from math import prod
 from typing import Any
 
@@ -16,6 +18,7 @@ from toy import Grammar, Parrot, observe
 from otelstream import _semconv as s
 from otelstream._core.emit.labels import Labels
 from otelstream._core.process import runtime as _runtime
+from otelstream._core.process import tap
 from otelstream._core.process.closing import end
 from otelstream._core.process.runtime import Runtime
 from otelstream._core.record.ending import Ending, cancelled, failed
@@ -133,6 +136,27 @@ def test_another_provider_starts_lazily(telemetry: Telemetry, runtime: Runtime) 
 
     assert parrot.requests == 2
     assert len(telemetry.spans()) == 1
+
+
+def test_an_async_iterator_is_tapped_alike(telemetry: Telemetry, runtime: Runtime) -> None:
+    """Around an async iterator the record is the same, and the items are the very same."""
+    lines = [*WORDS, {"end": "done"}]
+
+    async def source() -> AsyncIterator[Any]:
+        for line in lines:
+            yield line
+
+    async def reads() -> list[Any]:
+        stream = runtime.begin(operation="chat", provider="parrot", model="grey-1", grammar=Grammar())
+        stream.attached = tap.Attached()
+        runtime.attach_span(stream, {})
+        stream.responded(None)
+        return [line async for line in tap.aaround(source(), stream, json.dumps)]
+
+    assert asyncio.run(reads()) == lines
+    (span,) = telemetry.spans()
+    has = dict(span.attributes or {})
+    assert (has[s.OUTCOME], has[s.CHUNKS]) == ("completed", len(WORDS))
 
 
 def test_interleaved_calls_are_kept_apart(telemetry: Telemetry, runtime: Runtime) -> None:
