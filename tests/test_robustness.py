@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, get_args
 
@@ -21,7 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from opentelemetry import metrics, trace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricExporter, PeriodicExportingMetricReader
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
@@ -347,6 +348,28 @@ def test_an_exporter_that_raises_at_once() -> None:
     tracers = TracerProvider(shutdown_on_exit=False)
     tracers.add_span_processor(SimpleSpanProcessor(Broken()))
     assert steps(tracer_provider=tracers) == bare
+
+
+def test_context_that_an_exporter_leaves() -> None:
+    """What runs below an emission sets its context variables in a context of its own: in a finaliser that runs while
+    one is set, CPython would hand out memory that is free."""
+
+    class Leaving(SpanProcessor):
+        seen: Any = None
+
+        def on_end(self, span: Any) -> None:
+            self.seen = current.get()
+            current.set("the processor's")
+
+    current = ContextVar("current", default="nobody's")
+    current.set("the application's")
+    leaving = Leaving()
+    tracers = TracerProvider(shutdown_on_exit=False)
+    tracers.add_span_processor(leaving)
+
+    steps(tracer_provider=tracers)
+
+    assert (leaving.seen, current.get()) == ("the application's", "the application's")
 
 
 def test_an_exporter_that_hangs() -> None:

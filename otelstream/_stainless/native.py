@@ -76,7 +76,8 @@ def observe_end(stream: StreamObservation, response: Any) -> None:
                 stream.runtime.write_span(stream)
         except Exception:
             trouble("deciding with the SDK's observer")
-        observer.end(how, error)
+        finally:  # after Ctrl-C too
+            observer.end(how, error)
 
     observer.end = end
     stream.native = True

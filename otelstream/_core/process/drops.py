@@ -38,7 +38,7 @@ def _decide(stream: StreamObservation, then: Callable[[], object] | None) -> Non
     try:
         end(stream, abandoned("gc"))
         if then is not None:
-            then()
+            outbox.apart(then)
     except Exception:
         trouble("ending a dropped stream")
 
