@@ -90,7 +90,7 @@ def apart(step: Step) -> None:
     """Run `step` in a copy of this context.
 
     Exporters and processors set a context variable. Where setting it frees what holds a stream, a finaliser sets it
-    again in the middle: CPython (3.10 to 3.13) then keeps a reference to memory that is free. A copy has state of its own.
+    again in the middle: CPython (3.10 to 3.13) then keeps a reference to memory that is free. A copy is a state apart.
     """
     copy_context().run(step)
 
