@@ -72,11 +72,13 @@ def observe_end(stream: StreamObservation, response: Any) -> None:
         vars(observer).pop("end", None)
         try:
             how, error = _decide(stream, how, error)
-            if stream.native_end is not None:  # decided, and published only when all is closed: too late for this span
-                stream.runtime.write_span(stream)
+            _write(stream)
         except Exception:
             trouble("deciding with the SDK's observer")
-        finally:  # after Ctrl-C too
+        except BaseException:  # Ctrl-C: what was about to be written, and the SDK's end, come first
+            _write(stream)
+            raise
+        finally:
             observer.end(how, error)
 
     observer.end = end
@@ -90,6 +92,11 @@ def observe_end(stream: StreamObservation, response: Any) -> None:
             alive.end("closed")
 
     stream.native_end = end_at_exit
+
+
+def _write(stream: StreamObservation) -> None:
+    if stream.native_end is not None:  # decided, and published only when all is closed: too late for this span
+        stream.runtime.write_span(stream)
 
 
 def _decide(stream: StreamObservation, how: str, error: BaseException | None) -> tuple[str, BaseException | None]:
