@@ -23,6 +23,7 @@ from opentelemetry import metrics, trace
 from opentelemetry.util._once import Once
 
 import otelstream
+from otelstream._core.emit import observed
 from otelstream.testing import ProviderSimulator
 
 
@@ -51,5 +52,6 @@ def _as_a_fresh_process() -> None:
     os.environ.pop("ANTHROPIC_OPEN_TELEMETRY", None)
     trace._TRACER_PROVIDER, trace._TRACER_PROVIDER_SET_ONCE = None, Once()
     metrics._internal._METER_PROVIDER, metrics._internal._METER_PROVIDER_SET_ONCE = None, Once()
+    observed._kept.clear()  # meters that wait for a provider wait for the same one, in a process that has only one
     for name in ("otelstream", "anthropic"):
         logging.getLogger(name).setLevel(logging.NOTSET)

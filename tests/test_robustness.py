@@ -57,14 +57,13 @@ def off() -> Iterator[None]:
 # --- streams broken at random -----------------------------------------------------------------------------
 
 
-@pytest.mark.timeout(1200)
 def test_streams_broken_at_random() -> None:
-    """20 000 streams, mutated, cut, re-chunked and left at random, go for the application as without us, log nothing,
+    """2 000 streams, mutated, cut, re-chunked and left at random, go for the application as without us, log nothing,
     and each ends in exactly one record, one span and one count."""
-    command = [sys.executable, str(Path(__file__).parent / "fuzz.py"), "--cases", "20000", "--jobs", "2"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=1200)
+    command = [sys.executable, str(Path(__file__).parent / "fuzz.py"), "--cases", "2000", "--jobs", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-    assert "20000 cases" in done.stdout
+    assert "2000 cases" in done.stdout
     assert "0 failures" in done.stdout
 
 

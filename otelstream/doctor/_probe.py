@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections import deque
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -89,9 +90,10 @@ class Probe:
 
     def _watch_requests(self) -> None:
         for provider in providers.installed():
-            self._watch_requests_of(provider)
+            # The program may never import it, and then it is not imported for us.
+            wrapt.register_post_import_hook(partial(self._watch_requests_of, provider), provider.package)
 
-    def _watch_requests_of(self, provider: providers.Provider) -> None:
+    def _watch_requests_of(self, provider: providers.Provider, _: Any) -> None:
         base: Any = import_module(f"{provider.package}._base_client")
 
         def build(client: Any, *args: Any, **kwargs: Any) -> Any:
