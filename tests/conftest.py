@@ -24,6 +24,7 @@ from opentelemetry.util._once import Once
 
 import otelstream
 from otelstream._core.emit import observed
+from otelstream._face import instrumentor
 from otelstream.testing import ProviderSimulator
 
 
@@ -45,9 +46,12 @@ def sim() -> Iterator[ProviderSimulator]:
 @pytest.fixture(scope="module", autouse=True)
 def _as_a_fresh_process() -> None:
     """A module starts with what a process starts with, whatever the one before it left on: otelstream off, no
-    global providers (the newest SDK makes its own spans as soon as there is one of traces), loggers at their own level.
+    callbacks, no global providers (the newest Anthropic SDK makes its own spans as soon as there is one of traces),
+    loggers at their own level.
     """
     otelstream.uninstrument()
+    instrumentor._ended.clear()
+    instrumentor._repeats.clear()
     gc.collect()  # streams that an earlier module dropped in a cycle are open until then
     os.environ.pop("ANTHROPIC_OPEN_TELEMETRY", None)
     trace._TRACER_PROVIDER, trace._TRACER_PROVIDER_SET_ONCE = None, Once()

@@ -78,7 +78,7 @@ _BESIDE = Beside(
     native_switch="ANTHROPIC_OPEN_TELEMETRY",
     native_content="ANTHROPIC_OPEN_TELEMETRY_TRACES_CONTENT_MODE",
     calls=(("anthropic.resources.messages", _CALLS), ("anthropic.resources.beta.messages", _CALLS)),
-    path="/messages",
+    paths=("/messages",),
     patience="Anthropic(timeout=anthropic.Timeout(60, connect=5))",
 )
 

@@ -102,7 +102,7 @@ class Probe:
                 options = args[0] if args else kwargs.get("options")
                 body = getattr(options, "json_data", None)
                 path = request.url.path
-                if isinstance(body, dict) and body.get("stream") is True and path.endswith(provider.beside.path):
+                if isinstance(body, dict) and body.get("stream") is True and path.endswith(provider.beside.paths):
                     self._timeouts.add(request.extensions.get("timeout", {}).get("read"))
                     self._unobserved += nesting.current() is None
             except Exception:

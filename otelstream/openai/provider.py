@@ -87,7 +87,7 @@ _BESIDE = Beside(
             "OPENINFERENCE_HIDE_OUTPUTS": "true",
         },
     },
-    path="/completions",
+    paths=("/completions", "/responses"),
     patience="OpenAI(timeout=openai.Timeout(60, connect=5))",
 )
 

@@ -12,16 +12,19 @@ import socket
 import struct
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
+from otelstream.testing._chat import Chat, Completions
 from otelstream.testing._desk import Desk
+from otelstream.testing._dialects import Dialect, Messages
 from otelstream.testing._events import PING, Event, ScriptError, make_id, to_json
 from otelstream.testing._exchange import Exchange, Request, Write
 from otelstream.testing._faults import Faults
 from otelstream.testing._orders import make_plan
 from otelstream.testing._plan import Plan
+from otelstream.testing._responses import Responses
 from otelstream.testing._schedule import Schedule
 from otelstream.testing._scripts import ECHO_MODEL, message_of
 
@@ -32,6 +35,12 @@ except ImportError:  # pragma: no cover
 
 _ID = re.compile(rb'"((msg|toolu|srvtoolu|mcptoolu|container)_[0-9A-Za-z]{10,})"')
 _GENERATED = {"text", "thinking", "tool_input"}
+_ROUTES: dict[str, Callable[[Any], Dialect]] = {
+    "/messages": Messages,
+    "/chat/completions": Chat,
+    "/completions": Completions,
+    "/responses": Responses,
+}
 
 
 class Connection(asyncio.Protocol):
@@ -48,6 +57,7 @@ class Connection(asyncio.Protocol):
         self.head: Any = None
         self.received = bytearray()
         self.exchange: Exchange | None = None
+        self.dialect: Dialect = Messages({})
         self.task: asyncio.Task[None] | None = None
         self.drained = asyncio.Event()
 
@@ -160,28 +170,35 @@ class Connection(asyncio.Protocol):
                 "empty", Faults.http_error(400, message=f"simulator: play(when=...) raised {error!r}"), None
             )
         self.exchange = exchange = self.desk._open(request, self.number, self.accepted_at, self.request_at, plan)
+        self.dialect = (_route_of(request) or Messages)(request.body if isinstance(request.body, dict) else {})
         await _sleep(plan.headers_pause)
         if plan.before_headers:
             await self._finish(plan)
         elif plan.status != 200:
-            await self._send_whole(exchange, plan.status, plan.headers, plan.body)
+            await self._send_whole(
+                exchange, plan.status, plan.headers, self._said(plan.error) if plan.body is None else plan.body
+            )
         elif not request.stream:
             await self._send_message(exchange, plan, self._retouch(plan, exchange))
         else:
             await self._stream(exchange, plan, self._retouch(plan, exchange))
 
+    def _said(self, error: Mapping[str, Any]) -> bytes:
+        return to_json(self.dialect.error(error)).encode()
+
     @staticmethod
     def _refusal_of(request: Request) -> Plan | None:
         """What the provider would not accept either."""
-        if request.method != "POST" or not request.path.endswith("/messages"):
-            message = f"simulator: no {request.method} {request.path}; it serves POST …/messages"
+        if request.method != "POST" or _route_of(request) is None:
+            served = ", ".join(f"…{route}" for route in _ROUTES)
+            message = f"simulator: no {request.method} {request.path}; it serves POST {served}"
             return make_plan("empty", Faults.http_error(404, message=message), None)
         if not isinstance(request.body, dict):
             return make_plan("empty", Faults.http_error(400, message="The request body is not valid JSON"), None)
         return None
 
-    def _retouch(self, plan: Plan, exchange: Exchange) -> Callable[[Event], bytes]:
-        """Return what makes an event's frame for this reply: ids of its own, the model asked for."""
+    def _retouch(self, plan: Plan, exchange: Exchange) -> Callable[[Event], Event]:
+        """Return what makes a script's event one of this reply: ids of its own, the model asked for."""
         known: dict[bytes, bytes] = {}
         pinned = {pin.encode() for pin in plan.script.pinned}
         model = to_json(exchange.request.model or ECHO_MODEL).encode()
@@ -195,17 +212,15 @@ class Connection(asyncio.Protocol):
                 known[old] = make_id(prefix, (exchange.number, old), length).encode()
             return b'"%s"' % known[old]
 
-        def frame(event: Event) -> bytes:
-            whole = event.frame
-            if event.kind in _GENERATED or event.kind == "ping":
-                return whole
-            if self.desk._fresh_ids:
-                whole = _ID.sub(fresh, whole)
-            return whole.replace(b'"%s"' % ECHO_MODEL.encode(), model)
+        def touched(event: Event) -> Event:
+            if event.kind in _GENERATED or event.kind == "ping" or event.data is None:
+                return event
+            data = _ID.sub(fresh, event.data) if self.desk._fresh_ids else event.data
+            return replace(event, data=data.replace(b'"%s"' % ECHO_MODEL.encode(), model))
 
-        return frame
+        return touched
 
-    async def _stream(self, exchange: Exchange, plan: Plan, frame: Callable[[Event], bytes]) -> None:
+    async def _stream(self, exchange: Exchange, plan: Plan, touched: Callable[[Event], Event]) -> None:
         headers = {
             "content-type": "text/event-stream; charset=utf-8",
             "cache-control": "no-cache",
@@ -218,10 +233,10 @@ class Connection(asyncio.Protocol):
         batch: list[Event] = []
         for i, step in enumerate(plan.steps, 1):
             await self._pause(exchange, plan, packer, step.pause, step.ping_every)
-            batch.append(step.event)
-            if i == len(plan.steps) or len(batch) >= plan.schedule.coalesce:
+            batch += self.dialect.speak(touched(step.event))
+            if batch and (i == len(plan.steps) or len(batch) >= plan.schedule.coalesce):
                 last = i == len(plan.steps) and plan.ending == "end"
-                await self._write(exchange, plan, [(event, frame(event)) for event in batch], packer, last)
+                await self._write(exchange, plan, [(event, event.frame) for event in batch], packer, last)
                 batch = []
         await self._finish(plan, packer)
 
@@ -236,7 +251,8 @@ class Connection(asyncio.Protocol):
         while (left := until - time.perf_counter()) > 0:
             await asyncio.sleep(min(every, left))
             if time.perf_counter() < until:
-                await self._write(exchange, plan, [(PING, PING.frame)], packer, last=False)
+                for ping in self.dialect.speak(PING):
+                    await self._write(exchange, plan, [(ping, ping.frame)], packer, last=False)
 
     async def _write(
         self, exchange: Exchange, plan: Plan, events: Sequence[tuple[Event, bytes]], packer: Any, last: bool
@@ -290,8 +306,7 @@ class Connection(asyncio.Protocol):
     async def _send_head(self, exchange: Exchange, status: int, headers: dict[str, str]) -> None:
         common = {
             "date": email.utils.formatdate(usegmt=True),
-            "request-id": exchange.request_id,
-            "anthropic-organization-id": "00000000-0000-4000-8000-000000000000",
+            **self.dialect.headers(exchange.request_id),
             "server": "otelstream",
         }
         response = h11.Response(status_code=status, headers=list({**common, **headers}.items()))
@@ -308,7 +323,7 @@ class Connection(asyncio.Protocol):
         rest = self.http.send(h11.Data(data=body)) + self.http.send(h11.EndOfMessage())
         await self._send(rest, lambda: self._end("end"))
 
-    async def _send_message(self, exchange: Exchange, plan: Plan, frame: Callable[[Event], bytes]) -> None:
+    async def _send_message(self, exchange: Exchange, plan: Plan, touched: Callable[[Event], Event]) -> None:
         """Answer without a stream; a fault that ends the stream ends this body half-way."""
         cut = plan.ending != "end"
         events = [
@@ -317,10 +332,9 @@ class Connection(asyncio.Protocol):
             if event.kind != "other"
         ]
         if errors := [event for event in events if event.kind == "error"]:
-            await self._send_whole(exchange, 500, {}, errors[0].data or b"")
+            await self._send_whole(exchange, 500, {}, self._said(errors[0].payload["error"]))
             return
-        framed = [replace(event, data=frame(event)[:-2].partition(b"\ndata: ")[2]) for event in events]
-        body = to_json(message_of(framed)).encode()
+        body = to_json(self.dialect.whole(message_of([touched(event) for event in events]))).encode()
         if not cut:
             await self._send_whole(exchange, 200, plan.headers, body)
             return
@@ -366,6 +380,10 @@ class Connection(asyncio.Protocol):
             + self.http.send(h11.Data(data=body))
             + self.http.send(h11.EndOfMessage())
         )
+
+
+def _route_of(request: Request) -> Callable[[Any], Dialect] | None:
+    return next((speaks for route, speaks in _ROUTES.items() if request.path.endswith(route)), None)
 
 
 async def _sleep(seconds: float | None) -> None:

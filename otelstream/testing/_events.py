@@ -48,7 +48,7 @@ def to_json(value: object) -> str:
 
 @dataclass(frozen=True)
 class Event:
-    """One server-sent event: its name and the exact bytes after `data: ` (None: no data line).
+    """One server-sent event: its name ("": none) and the exact bytes after `data: ` (None: no data line).
 
     `chars` counts generated characters; `pause` is what the script itself waits before it, in seconds.
     """
@@ -73,7 +73,9 @@ class Event:
     @property
     def frame(self) -> bytes:
         """The bytes on the wire."""
-        head = b"event: %s\n" % self.name.encode()
+        if not self.name and self.data is None:
+            return b": %s\n\n" % self.kind.encode()  # a comment
+        head = b"event: %s\n" % self.name.encode() if self.name else b""
         return head + (b"\n" if self.data is None else b"data: %s\n\n" % self.data)
 
     @property

@@ -23,7 +23,7 @@ from otelstream.testing._edits import (
     silence,
     string_state,
 )
-from otelstream.testing._events import Event, ScriptError, to_json
+from otelstream.testing._events import Event, ScriptError
 from otelstream.testing._plan import Plan, Step
 from otelstream.testing._prose import prose
 
@@ -174,9 +174,8 @@ class Faults:
             raise ScriptError(f"http_error({status}): a status from 400 to 599")
 
         def apply(plan: Plan) -> None:
-            error = {"type": kind, "message": message or _MESSAGES.get(kind, kind)}
-            plan.status = status
-            plan.body = (body if body is not None else to_json({"type": "error", "error": error})).encode()
+            plan.error = {"type": kind, "message": message or _MESSAGES.get(kind, kind)}
+            plan.status, plan.body = status, None if body is None else body.encode()
             plan.headers.update(headers or {})
             if retry_after is not None:
                 # The SDK reads milliseconds first; whole seconds are what HTTP has.

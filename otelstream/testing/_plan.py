@@ -31,7 +31,8 @@ class Plan:
     schedule: Schedule
     fault: str = ""
     status: int = 200
-    body: bytes = b""
+    body: bytes | None = None  # of an error; None: what the API says of `error`
+    error: dict[str, str] = field(default_factory=dict)
     headers: dict[str, str] = field(default_factory=dict)
     headers_pause: float = 0.0
     before_headers: bool = False

@@ -13,7 +13,7 @@ import wrapt
 
 from otelstream._face import providers
 
-SPOKEN = ("anthropic",)  # the SDKs whose protocol the local provider speaks
+SPOKEN = ("anthropic", "openai")  # the SDKs whose protocol the local provider speaks
 
 
 def _accept(*_: Any, **__: Any) -> None:

@@ -7,21 +7,20 @@ import argparse
 import json
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 
-import anthropic
-
 from . import exits, table
-from .harness import NATIVE, bench, cells
+from .harness import CLIENTS, bench, cells, native
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-streams-end.md"
 
 
-def run() -> tuple[int, list[str]]:
+def run(package: str) -> tuple[int, list[str]]:
     """Run every cell; return how many there were, and what went wrong."""
     count, wrong = 0, []
     with bench() as made:
-        for shape, name, why in cells():
+        for shape, name, why in cells(package):
             if why:
                 continue
             count += 1
@@ -31,33 +30,34 @@ def run() -> tuple[int, list[str]]:
                 differences = [f"{error!r}"]
             if differences:
                 wrong.append("\n    ".join([f"{shape}: {name}", *differences]))
-    for native in NATIVE:
+    for with_span in native(package):
         for asynchronous in (False, True):
             count += 1
-            wrong += [
-                f"exit, {'async' if asynchronous else 'sync'}: {each}" for each in exits.check(asynchronous, native)
-            ]
+            differences = exits.check(package, asynchronous=asynchronous, native=with_span)
+            wrong += [f"exit, {'async' if asynchronous else 'sync'}: {each}" for each in differences]
     return count, wrong
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.matrix", description=__doc__)
+    parser.add_argument("--sdk", choices=CLIENTS, default="anthropic", help="whose (default: %(default)s)")
     parser.add_argument("--run", action="store_true", help="run every cell")
     parser.add_argument("--docs", action="store_true", help=f"run one cell of each ending and write {PAGE.name}")
     parser.add_argument("--short", action="store_true", help="print the README's table")
     parser.add_argument("--json", action="store_true", help="print counts only, as JSON")
     arguments = parser.parse_args()
     started = time.perf_counter()
-    have = [cell for cell in cells() if not cell[2]]
+    have = [cell for cell in cells(arguments.sdk) if not cell[2]]
     result: dict[str, object] = {
-        "anthropic": anthropic.__version__,
+        "sdk": arguments.sdk,
+        "version": metadata.version(arguments.sdk),
         "python": ".".join(map(str, sys.version_info[:3])),
         "cells": len(have),
-        "skipped": sum(bool(why) for *_, why in cells()),
+        "skipped": sum(bool(why) for *_, why in cells(arguments.sdk)),
     }
     wrong: list[str] = []
     if arguments.run:
-        result["cells"], wrong = run()
+        result["cells"], wrong = run(arguments.sdk)
         result["failed"] = len(wrong)
         result["seconds"] = round(time.perf_counter() - started, 1)
         for each in wrong:
@@ -75,7 +75,7 @@ def main() -> int:
             print(f"wrote {PAGE.relative_to(Path.cwd()) if PAGE.is_relative_to(Path.cwd()) else PAGE.name}")
         print(table.short(rows) if arguments.short else table.page(rows))
     else:
-        print("\n".join(table.skipped()))
+        print("\n".join(table.skipped(arguments.sdk)))
     return bool(wrong)
 
 

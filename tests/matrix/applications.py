@@ -25,7 +25,7 @@ class AppError(Exception):
 
 
 class Reading:
-    """One way to read a stream of `messages` (or `beta.messages`): the SDK's own objects, with nothing in between."""
+    """One way to read a stream of an API: the SDK's own objects, with nothing in between."""
 
     def __init__(self, api: Any, **request: Any) -> None:
         self.api = api
@@ -86,6 +86,16 @@ class FinalMessage(Helper):
 class FinalText(Helper):
     async def whole(self, handle: Any) -> None:
         await handle.get_final_text()
+
+
+class FinalCompletion(Helper):
+    async def whole(self, handle: Any) -> None:
+        await handle.get_final_completion()
+
+
+class FinalResponse(Helper):
+    async def whole(self, handle: Any) -> None:
+        await handle.get_final_response()
 
 
 class UntilDone(Helper):
@@ -296,6 +306,8 @@ READINGS: dict[str, type[Reading]] = {
     "text_stream": Text,
     "get_final_message()": FinalMessage,
     "get_final_text()": FinalText,
+    "get_final_completion()": FinalCompletion,
+    "get_final_response()": FinalResponse,
     "until_done()": UntilDone,
     "create(), read in another task or thread": Elsewhere,
     "with_raw_response, parse()": RawParse,

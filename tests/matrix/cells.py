@@ -3,19 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from otelstream.testing import Fault, Faults, Schedule, Script, prose, script
 
-from .applications import READINGS
+from .apis import APIS, RAW, RUNNER, Api, Unlike
 
-ELSEWHERE = "create(), read in another task or thread"
-RUNNER = "tool_runner(stream=True)"
-WHOLE = frozenset({"get_final_message()", "get_final_text()", "until_done()"})
-RAW = frozenset({"with_streaming_response, iter_lines()", "with_streaming_response, iter_bytes()"})
-BETA = ("create(stream=True)", "stream() by events", "text_stream", "get_final_message()", RUNNER)  # of other classes
+WHOLE = frozenset({
+    "get_final_message()", "get_final_text()", "get_final_completion()", "get_final_response()", "until_done()",
+})  # fmt: skip
 HELPERS = frozenset({"stream() by events", "text_stream", RUNNER, *WHOLE})  # the SDK accumulates the message
 
 
@@ -24,7 +22,7 @@ class Shape:
     """How a cell reads: one column of the matrix."""
 
     asynchronous: bool
-    api: Literal["messages", "beta.messages"]
+    api: str
     reading: str
     native: bool  # the SDK makes a span of its own
     sdk: tuple[int, ...]  # its version
@@ -34,21 +32,19 @@ class Shape:
         return f"{colour} {self.api} {self.reading}{'' if self.native else ', no native span'}"
 
     @property
+    def of(self) -> Api:
+        """The API that it reads."""
+        return APIS[self.api]
+
+    @property
+    def helped(self) -> bool:
+        """Whether a helper of the SDK's accumulates the answer."""
+        return self.reading in HELPERS
+
+    @property
     def lenient(self) -> bool:
         """Whether nothing parses the events but otelstream."""
         return self.reading in RAW
-
-
-Test = Callable[[Shape], bool]
-
-
-@dataclass(frozen=True)
-class Unlike:
-    """Shapes for which something else is true, and why. With no changes: they cannot express the ending."""
-
-    when: Test
-    why: str
-    changes: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -59,7 +55,7 @@ class Ending:
     """
 
     says: str
-    by: Literal["server", "sdk", "app"]
+    by: Literal["server", "sdk", "app", "skip"]
     outcome: str
     fault: str = "none"
     error_type: str | None = None
@@ -72,7 +68,7 @@ class Ending:
     retries: int = 0
     phase: str | None = None
     finish: str | None = None
-    seen: int | None = None  # how many of the written events were read, where not all
+    seen: int | Literal["finish"] | None = None  # what was read, where not all: so many chunks, or to the finish reason
     closes: bool = True  # the client closes the connection in the end
     unlike: tuple[Unlike, ...] = ()
 
@@ -118,7 +114,7 @@ NATIVE_ENDED = Unlike(
     {"fault": "none", "trigger": "task_cancel"},
 )
 HELPER_RAISES = Unlike(
-    lambda s: s.reading in HELPERS,
+    lambda s: s.helped and s.api != "responses",
     "the SDK's helper parses the input as it comes, and raises",
     {
         "by": "sdk", "outcome": "failed", "error_type": "malformed_tool_call", "phase": "mid_stream", "finish": "error",
@@ -280,7 +276,7 @@ ENDINGS: dict[str, Ending] = {
         "protocol_error",
         "protocol_error",
         faults=[F.malformed_frame_after(chunks=3)],
-        seen=7,
+        seen=3,
         phase="mid_stream",
         finish="error",
         unlike=(READS_ON,),
@@ -292,7 +288,7 @@ ENDINGS: dict[str, Ending] = {
         "protocol_error",
         "protocol_error",
         faults=[F.malformed_frame_after(chunks=3, kind="utf8")],
-        seen=7,
+        seen=3,
         phase="mid_stream",
         finish="error",
         unlike=(READS_ON,),
@@ -332,7 +328,7 @@ ENDINGS: dict[str, Ending] = {
         request={"output_format": "Place"},
         phase="mid_stream",
         finish="error",
-        seen=7,
+        seen=3,
         unlike=(ONLY_HELPERS,),
     ),
     "tool input cut by max_tokens": Ending(
@@ -526,14 +522,17 @@ ENDINGS: dict[str, Ending] = {
 }
 
 
-def expected(ending: Ending, shape: Shape) -> tuple[Ending, str]:
+def expected(name: str, shape: Shape) -> tuple[Ending, str]:
     """What is true of `shape`, and why that is another thing, or no cell at all (then the ending is `skip`)."""
-    for unlike in ending.unlike:
-        if unlike.when(shape):
-            if not unlike.changes:
-                return replace(ending, by="skip"), unlike.why  # type: ignore[arg-type]
-            return replace(ending, **unlike.changes), unlike.why
-    return ending, ""
+    ending = ENDINGS[name]
+    found = [unlike for unlike in ending.unlike if unlike.when(shape)][:1]
+    if name in shape.of.unlike and shape.of.unlike[name].when(shape):
+        found.append(shape.of.unlike[name])
+    for unlike in found:
+        ending = replace(ending, **(unlike.changes or {"by": "skip"}))
+        if not unlike.changes:
+            return ending, unlike.why
+    return ending, found[-1].why if found else ""
 
 
 def script_of(ending: Ending) -> Script:
@@ -543,13 +542,13 @@ def script_of(ending: Ending) -> Script:
     return script(ending.play) if isinstance(ending.play, str) else ending.play
 
 
-def shapes(sdk: tuple[int, ...], native: Sequence[bool]) -> list[Shape]:
+def shapes(package: str, sdk: tuple[int, ...], native: Sequence[bool]) -> list[Shape]:
     """Every way of reading that this SDK has."""
-    found = [
-        Shape(asynchronous, api, reading, with_span, sdk)  # type: ignore[arg-type]
+    return [
+        Shape(asynchronous, api.name, reading, with_span, sdk)
         for with_span in native
         for asynchronous in (False, True)
-        for api in ("messages", "beta.messages")
-        for reading in (BETA if api == "beta.messages" else READINGS)
+        for api in APIS.values()
+        for reading in api.readings
+        if api.package == package
     ]
-    return [shape for shape in found if shape.api == "beta.messages" or shape.reading != RUNNER]

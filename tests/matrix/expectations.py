@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -14,20 +13,12 @@ from opentelemetry.trace import SpanKind, StatusCode
 from otelstream import _semconv as s
 from otelstream.testing import Exchange, Write
 
+from .apis import Api, payload
 from .cells import Ending, Shape
 
 if TYPE_CHECKING:
     from .harness import Bench
 
-NORMAL = {
-    "end_turn": "stop",
-    "stop_sequence": "stop",
-    "tool_use": "tool_calls",
-    "max_tokens": "length",
-    "model_context_window_exceeded": "length",
-    "refusal": "content_filter",
-    "pause_turn": "pause_turn",
-}
 BY_REASON = {"length": "truncated", "content_filter": "refused"}
 INTEGRITY = {
     "provider_error", "connection_lost", "cut_short", "timeout", "protocol_error", "stalled", "content_filter",
@@ -48,38 +39,27 @@ def place() -> Any:
 class Truth:
     """What the log of one exchange says of the stream."""
 
-    def __init__(self, exchange: Exchange, seen: int | None) -> None:
-        self.exchange = exchange
-        self.read: list[Write] = exchange.events if seen is None else exchange.events[:seen]
+    def __init__(self, exchange: Exchange, api: Api, seen: int | str | None) -> None:
+        self.exchange, self.api = exchange, api
+        self.read: list[Write] = _until(exchange.events, seen)
         self.answered = exchange.status is not None and exchange.status < 400
         self.visible = any(write.chunk and self._shows(write) for write in self.read)
         self.usage: dict[str, int] = {}
         self.finish = "error"
         self.response_id: str | None = None
         for write in self.read:
-            if write.kind in ("message_start", "message_delta"):
-                self._take(json.loads(write.frame.partition(b"data: ")[2]))
+            if data := payload(write.frame):
+                api.learn(self, write.kind, data)
 
     def _shows(self, write: Write) -> bool:
         if write.kind == "text":
             return True
         if write.kind != "tool_input":
             return False
-        index = json.loads(write.frame.partition(b"data: ")[2])["index"]
-        starts = [json.loads(each.frame.partition(b"data: ")[2]) for each in self.read if each.kind == "block_start"]
-        return any(start["index"] == index and start["content_block"]["type"] == "tool_use" for start in starts)
-
-    def _take(self, data: Any) -> None:
-        message = data.get("message", data)
-        usage = message["usage"]
-        self.usage[s.INPUT_TOKENS] = usage["input_tokens"] + sum(
-            usage.get(name) or 0 for name in ("cache_read_input_tokens", "cache_creation_input_tokens")
-        )
-        if data["type"] == "message_start":
-            self.response_id = message["id"]
-        else:
-            self.usage[s.OUTPUT_TOKENS] = usage["output_tokens"]
-            self.finish = NORMAL[data["delta"]["stop_reason"]]
+        starts = [payload(each.frame) for each in self.read if each.kind == "block_start"]
+        index = payload(write.frame).get("index")
+        server = [each for each in starts if each.get("content_block", {}).get("type") == "server_tool_use"]
+        return index is None or all(each["index"] != index for each in server)
 
     @property
     def phase(self) -> str:
@@ -102,9 +82,18 @@ class Truth:
             return "failed", "provider_error"
         if exchange.how != "end":
             return "failed", "connection_lost"
-        if not exchange.complete:
+        if not exchange.complete and (self.api.needs_terminal or self.finish == "error"):
             return "failed", "cut_short"
         return BY_REASON.get(self.finish, "completed"), ""
+
+
+def _until(events: list[Write], seen: int | str | None) -> list[Write]:
+    if seen is None or not seen:
+        return events if seen is None else []
+    places = [
+        i for i, write in enumerate(events, 1) if (write.kind == "message_delta" if seen == "finish" else write.chunk)
+    ]
+    return events[: places[0 if isinstance(seen, str) else seen - 1]]
 
 
 def differences(shape: Shape, ending: Ending, bench: Bench) -> Iterator[str]:
@@ -127,11 +116,11 @@ def differences(shape: Shape, ending: Ending, bench: Bench) -> Iterator[str]:
         yield f"said: {bench.telemetry.said + bench.noise}"
     want_points: dict[str, Counter[Any]] = {}
     for number, (exchange, span) in enumerate(zip(exchanges, spans, strict=False)):
-        truth = Truth(exchange, ending.seen if number == 0 else None)
+        truth = Truth(exchange, shape.of, ending.seen if number == 0 else None)
         want = wanted(ending if number == 0 else None, truth)
         attempts = 1 + exchange.request.attempt
         yield from _span_differences(shape, span, want, truth, attempts, ending)
-        _add_points(want_points, want, truth, span, attempts, native=shape.native)
+        _add_points(want_points, want, truth, span, attempts, shape)
         if number == 0 and ending.by == "server":
             verdict = truth.verdict()
             if verdict is None:
@@ -159,6 +148,8 @@ def wanted(ending: Ending | None, truth: Truth) -> dict[str, Any]:
     usage = dict(truth.usage)
     if finish == "error":
         usage.pop(s.OUTPUT_TOKENS, None)
+        if truth.api.usage_last:
+            usage.clear()
     return {
         s.OUTCOME: ending.outcome,
         s.PHASE: phase,
@@ -219,7 +210,7 @@ def _labels(**extra: Any) -> frozenset[tuple[str, Any]]:
     return frozenset({**extra}.items())
 
 
-COMMON = {s.OPERATION: "chat", s.PROVIDER: "anthropic", s.REQUEST_MODEL: "some-model"}
+COMMON = {s.OPERATION: "chat", s.REQUEST_MODEL: "some-model"}
 
 
 def _add_points(
@@ -228,11 +219,12 @@ def _add_points(
     truth: Truth,
     span: ReadableSpan,
     attempts: int,
-    *,
-    native: bool,
+    shape: Shape,
 ) -> None:
+    common = {**COMMON, s.PROVIDER: shape.of.package}
+
     def add(metric: s.Metric, amount: int = 1, labels: dict[str, Any] | None = None) -> None:
-        points.setdefault(metric.name, Counter())[frozenset({**COMMON, **(labels or {})}.items())] += amount
+        points.setdefault(metric.name, Counter())[frozenset({**common, **(labels or {})}.items())] += amount
 
     outcome, fault, phase, trigger = want[s.OUTCOME], want[s.FAULT], want[s.PHASE], want[s.CANCEL_TRIGGER]
     add(s.STREAMS, labels={s.OUTCOME: outcome, s.PHASE: phase, s.FAULT: fault})
@@ -274,5 +266,5 @@ def _point_differences(want: dict[str, Counter[Any]], has: dict[str, Counter[Any
         wanted_points, points = want.get(metric.name, Counter()), has.get(metric.name, Counter())
         for labels in wanted_points.keys() | points.keys():
             if wanted_points[labels] != points[labels]:
-                shown = {name: value for name, value in sorted(labels) if name not in COMMON}
+                shown = {name: value for name, value in sorted(labels) if name not in (*COMMON, s.PROVIDER)}
                 yield f"{metric.name}{shown}: {points[labels]}, not {wanted_points[labels]}"

@@ -12,47 +12,64 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from importlib import import_module
 from typing import Any
 
-import anthropic
 from opentelemetry import trace
 
 import otelstream
 from otelstream.testing import Exchange, ProviderSimulator
 
 from . import applications, expectations
-from .cells import ENDINGS, HELPERS, RUNNER, SILENT, Ending, Shape, expected, script_of, shapes
+from .apis import RUNNER
+from .cells import ENDINGS, HELPERS, SILENT, Ending, Shape, expected, script_of, shapes
 from .interruptions import INTERRUPTIONS, interrupt_when
 from .telemetry import Telemetry
 
-MODEL = "some-model"
-ASK: dict[str, Any] = {"model": MODEL, "max_tokens": 64, "messages": [{"role": "user", "content": "What blows?"}]}
-VERSION = tuple(int(part) for part in anthropic.__version__.split(".")[:2])
-NATIVE = (True, False) if VERSION >= (1, 14) else (False,)
+CLIENTS = {"anthropic": ("Anthropic", "AsyncAnthropic"), "openai": ("OpenAI", "AsyncOpenAI")}
 PATIENCE = 10.0  # seconds for what happens in another thread or a later step of the loop
 OF_THE_SDK = ("asynchronous generator is already running", "generator didn't stop after athrow()")
 # Classes that an application leaves a read with, on purpose or by the SDK.
 LEFT = (Exception, SystemExit, KeyboardInterrupt, asyncio.CancelledError)
 
 
+@cache
+def version(package: str) -> tuple[int, ...]:
+    """The installed version of an SDK; empty without it."""
+    try:
+        return tuple(int(part) for part in import_module(package).__version__.split(".")[:2])
+    except ImportError:
+        return ()
+
+
+@cache
+def native(package: str) -> tuple[bool, ...]:
+    """Whether that SDK makes a span of its own: both ways where it can."""
+    return (True, False) if package == "anthropic" and version(package) >= (1, 14) else (False,)
+
+
+def kind_of(package: str, *, asynchronous: bool) -> Any:
+    return getattr(import_module(package), CLIENTS[package][asynchronous])
+
+
 class Bench:
-    """What all cells share: a simulator, the exporters, a client of each kind, an event loop."""
+    """What all cells of an SDK share: a simulator, the exporters, a client of each kind, an event loop."""
 
     def __init__(self, telemetry: Telemetry, sim: ProviderSimulator) -> None:
         self.telemetry, self.sim = telemetry, sim
         self.loop = asyncio.new_event_loop()
         self.noise: list[str] = []
         self.loop.set_exception_handler(self._heard)
-        self._clients: dict[tuple[bool, bool], Any] = {}
+        self._clients: dict[tuple[str, bool, bool], Any] = {}
         self.ended: list[Any] = []
         self.errors: list[str] = []
         self._last: Shape | None = None
 
     def client(self, shape: Shape, *, fresh: bool = False) -> Any:
-        key = (shape.asynchronous, shape.native)
+        key = (shape.of.package, shape.asynchronous, shape.native)
         if fresh or key not in self._clients:
             os.environ["ANTHROPIC_OPEN_TELEMETRY"] = str(shape.native).lower()
-            kind = anthropic.AsyncAnthropic if shape.asynchronous else anthropic.Anthropic
+            kind = kind_of(shape.of.package, asynchronous=shape.asynchronous)
             options: dict[str, Any] = {"base_url": self.sim.base_url, "max_retries": 0, "timeout": PATIENCE}
             if shape.native and "open_telemetry" in inspect.signature(kind).parameters:
                 options["open_telemetry"] = {"tracer_provider": self.telemetry.tracer_provider}
@@ -69,7 +86,7 @@ class Bench:
             self.noise.append(str(context))
 
     def close(self) -> None:
-        for (asynchronous, _), client in self._clients.items():
+        for (_, asynchronous, _), client in self._clients.items():
             if asynchronous:
                 self.loop.run_until_complete(client.close())
             else:
@@ -93,18 +110,17 @@ class Bench:
         return any(view._stream not in self.others for view in otelstream.open_streams())
 
     def reading(self, shape: Shape, ending: Ending, client: Any) -> Any:
-        request = {**ASK, **ending.request}
-        if request.get("output_format"):
-            request["output_format"] = expectations.place()
+        request = shape.of.request(ending.request)
+        if shape.of.structured in request:
+            request[shape.of.structured] = expectations.place()
         if ending.retries:
             client = client.with_options(max_retries=ending.retries)
-        api = client.beta.messages if shape.api == "beta.messages" else client.messages
         module = applications if shape.asynchronous else applications.synchronous()
-        return module.READINGS[shape.reading](api, **request)
+        return module.READINGS[shape.reading](shape.of.of(client), **request)
 
     def application(self, shape: Shape, ending: Ending, client: Any) -> Any:
         module = applications if shape.asynchronous else applications.synchronous()
-        return module.Application(self.reading(shape, ending, client), enough(ending))
+        return module.Application(self.reading(shape, ending, client), enough(shape, ending))
 
     def run(self, shape: Shape, ending: Ending) -> None:
         """Do what the application does, to its end and that of everything it leaves behind."""
@@ -181,7 +197,7 @@ class Bench:
 
     def check(self, shape: Shape, name: str) -> list[str]:
         """Run a cell; return what is wrong."""
-        ending, _ = expected(ENDINGS[name], shape)
+        ending, _ = expected(name, shape)
         if shape != self._last:
             # What is imported and cached by now is never garbage: without it a collection takes a millisecond.
             self._last = shape
@@ -195,29 +211,36 @@ class Bench:
         return wrong
 
 
-def cells(native: tuple[bool, ...] = NATIVE) -> Iterator[tuple[Shape, str, str]]:
+def cells(package: str = "anthropic") -> Iterator[tuple[Shape, str, str]]:
     """Every cell of this SDK: the shape, the ending, and why there is none (empty where there is one)."""
-    for shape in shapes(VERSION, native):
-        for name, ending in ENDINGS.items():
-            changed, why = expected(ending, shape)
-            yield shape, name, unable(shape, ending) or (why if changed.by == "skip" else "")
+    if not version(package):
+        return
+    for shape in shapes(package, version(package), native(package)):
+        for name in ENDINGS:
+            changed, why = expected(name, shape)
+            yield shape, name, unable(shape, changed) or (why if changed.by == "skip" else "")
 
 
 @cache
-def _api(asynchronous: bool, beta: bool) -> Any:
-    client = (anthropic.AsyncAnthropic if asynchronous else anthropic.Anthropic)(api_key="unused")
-    return client.beta.messages if beta else client.messages
+def _api(shape: Shape) -> Any:
+    try:
+        return shape.of.of(kind_of(shape.of.package, asynchronous=shape.asynchronous)(api_key="unused"))
+    except AttributeError:
+        return None
 
 
 def unable(shape: Shape, ending: Ending) -> str:
     """What this SDK's version lacks for a cell."""
-    api = _api(shape.asynchronous, shape.api == "beta.messages")
-    if shape.reading == RUNNER and not hasattr(api, "tool_runner"):
-        return "this SDK has no tool_runner"
-    if "output_format" in ending.request and shape.reading in HELPERS:
-        helper = api.tool_runner if shape.reading == RUNNER else api.stream
-        if "output_format" not in inspect.signature(helper).parameters:
-            return "this SDK's stream() takes no output_format"
+    api = _api(shape)
+    if api is None:
+        return f"this SDK has no {shape.api}"
+    helper = "tool_runner" if shape.reading == RUNNER else "stream"
+    if shape.reading in HELPERS and not hasattr(api, helper):
+        return f"this SDK has no {helper}"
+    wanted = shape.of.structured
+    helped = "output_format" in ending.request and shape.reading in HELPERS
+    if helped and wanted not in inspect.signature(getattr(api, helper)).parameters:
+        return f"this SDK's {helper}() takes no {wanted}"
     return ""
 
 
@@ -229,20 +252,18 @@ def method(app: Any, shape: Shape, ending: Ending) -> Callable[[], Any]:
     return getattr(app, ending.do)  # type: ignore[no-any-return]
 
 
-def enough(ending: Ending) -> Callable[[Any], bool]:
+def enough(shape: Shape, ending: Ending) -> Callable[[Any], bool]:
     """Leave after the third piece of text, or, where that is what the cell is about, after the finish reason."""
-    seen = 0
+    api, seen = shape.of, 0
 
     def leave(item: Any) -> bool:
         nonlocal seen
         if ending.faults != SILENT:
-            return b"message_delta" in raw(item) or getattr(item, "type", "") == "message_delta"
+            return api.finish in raw(item) or api.tells(item)
         if isinstance(item, str) and not item.startswith(("data:", "event:")):
             seen += bool(item)
         else:
-            seen += raw(item).count(b'"text_delta"')
-        if getattr(item, "type", "") == "content_block_delta":
-            seen += 1
+            seen += raw(item).count(api.text) + api.shows(item)
         return seen >= 3
 
     return leave
@@ -266,8 +287,10 @@ def calls(log: list[Exchange]) -> list[Exchange]:
 def bench() -> Iterator[Bench]:
     """Instrument the process against a simulator of its own."""
     telemetry = Telemetry()
-    if VERSION >= (1, 14) and "open_telemetry" not in inspect.signature(anthropic.Anthropic).parameters:
-        trace.set_tracer_provider(telemetry.tracer_provider)
+    if version("anthropic") >= (1, 14):
+        kind = kind_of("anthropic", asynchronous=False)
+        if "open_telemetry" not in inspect.signature(kind).parameters:
+            trace.set_tracer_provider(telemetry.tracer_provider)
     said = logging.getLogger("otelstream")
     said.addHandler(telemetry)
     said.setLevel(logging.DEBUG)

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from otelstream import _semconv as s
 
 from .cells import ENDINGS, Shape, expected
-from .harness import VERSION, Bench, cells, unable
+from .harness import Bench, cells, unable, version
 
 # What a row shows is what came out of the first of these shapes that can express it.
 REFERENCE = [
-    Shape(asynchronous, api, reading, False, VERSION)  # type: ignore[arg-type]
+    Shape(asynchronous, api, reading, False, version("anthropic"))
     for api, reading in (
         ("messages", "create(stream=True)"),
         ("messages", "stream() by events"),
@@ -63,7 +63,7 @@ def rows(bench: Bench) -> list[Row]:
     """Run each ending once and keep what its span said."""
     found = []
     for name, ending in ENDINGS.items():
-        shape = next(each for each in REFERENCE if expected(ending, each)[0].by != "skip" and not unable(each, ending))
+        shape = next(each for each in REFERENCE if expected(name, each)[0].by != "skip" and not unable(each, ending))
         wrong = bench.check(shape, name)
         assert not wrong, (name, wrong)
         span = min(bench.telemetry.spans(), key=lambda span: span.start_time or 0)
@@ -142,11 +142,11 @@ def short(found: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def skipped() -> list[str]:
+def skipped(package: str) -> list[str]:
     """Every cell that this SDK has not, by reason."""
     where: dict[str, dict[str, set[str]]] = {}
-    counts = Counter(why for _, _, why in cells() if why)
-    for shape, name, why in cells():
+    counts = Counter(why for _, _, why in cells(package) if why)
+    for shape, name, why in cells(package):
         if why:
             where.setdefault(why, {}).setdefault(name, set()).add(shape.reading)
     lines = ["beta.messages is crossed where its classes are its own; what it shares with messages is run there."]

@@ -12,15 +12,15 @@ import pytest
 
 from . import exits, table
 from .cells import Shape
-from .harness import NATIVE, Bench, bench, cells
+from .harness import CLIENTS, Bench, bench, cells, native
 
-CELLS = [(shape, name) for shape, name, why in cells() if not why]
+CELLS = [(shape, name) for package in CLIENTS for shape, name, why in cells(package) if not why]
 
 
 def _cell(shape: Shape, name: str) -> Any:
-    """A fourth of the cells, spread over all, is what a person waits for; `make matrix` runs every one."""
+    """An eighth of the cells, spread over all, is what a person waits for; `make matrix` runs every one."""
     label = f"{shape}-{name}"
-    marks = () if zlib.crc32(label.encode()) % 4 == 0 else (pytest.mark.slow,)
+    marks = () if zlib.crc32(label.encode()) % 8 == 0 else (pytest.mark.slow,)
     return pytest.param(shape, name, id=label, marks=marks)
 
 
@@ -41,10 +41,12 @@ def test_cell(shared: Bench, shape: Shape, name: str) -> None:
 
 
 @pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
-@pytest.mark.parametrize("native", NATIVE)
-def test_exit_with_open_streams(asynchronous: bool, native: bool) -> None:
+@pytest.mark.parametrize(
+    ("package", "with_span"), [(package, with_span) for package in CLIENTS for with_span in native(package)]
+)
+def test_exit_with_open_streams(package: str, with_span: bool, asynchronous: bool) -> None:
     """A stream that is open when the interpreter exits is exported, abandoned, by a batch processor too."""
-    assert exits.check(asynchronous, native) == []
+    assert exits.check(package, asynchronous=asynchronous, native=with_span) == []
 
 
 def test_a_request_never_sent_is_no_stream(shared: Bench) -> None:

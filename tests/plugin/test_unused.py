@@ -85,5 +85,5 @@ def test_the_fixtures_and_the_marker_are_listed(tmp_path: Path) -> None:
     fixtures = suite(tmp_path, LOOKS, "--fixtures")
     markers = suite(tmp_path, LOOKS, "--markers")
 
-    assert "A local provider that every Anthropic client talks to" in " ".join(fixtures.split())
+    assert "A local provider that every Anthropic and OpenAI client talks to" in " ".join(fixtures.split())
     assert "@pytest.mark.otelstream(**settings)" in markers

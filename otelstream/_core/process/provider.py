@@ -20,7 +20,7 @@ class Beside:
     native_switch: str = ""  # a variable of the environment: `false` switches that off
     native_content: str = ""  # and `content` makes it record prompts and answers
     calls: Sequence[tuple[str, Sequence[str]]] = ()  # (module, its functions that others wrap)
-    path: str = "/"  # how the URL of a streamed request ends
+    paths: tuple[str, ...] = ("/",)  # how the URL of a streamed request ends
     patience: str = ""  # how its clients are told to wait shorter
 
 
