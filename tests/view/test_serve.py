@@ -59,5 +59,6 @@ def test_what_is_kept_is_bounded(demo: Demo) -> None:
             counts.append(_kept())
 
     early, late = counts
-    grown = {kind: late[kind] - early[kind] for kind in late if late[kind] > early[kind] + STORIES // 2}
+    # One object a stream would be 500; what the last round has not let go of yet is not counted.
+    grown = {kind: late[kind] - early[kind] for kind in late if late[kind] > early[kind] + 2 * STORIES}
     assert grown == {}
