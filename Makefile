@@ -80,6 +80,9 @@ table: $(VENV)/ready ## write and print how streams end on the installed version
 foreign: $(VENV)/ready ## the SDK's own tests, with otelstream on and off
 	$(RUN) tests/foreign/run.py
 
+soak: $(VENV)/ready ## an hour in one process: threads, tasks, signals, collections
+	$(RUN) tests/soak.py
+
 fuzz: $(VENV)/ready ## a million broken streams
 	$(RUN) tests/fuzz.py --cases 1000000
 
@@ -112,4 +115,4 @@ fmt: $(VENV)/ready ## format and fix what can be fixed
 clean: ## remove what the other targets made
 	rm -rf .venv .venv-* .tools build dist mutants otelstream.html
 
-.PHONY: help demo demo-all generate previews e2e collector e2e-collector bench matrix table foreign fuzz mutate test pins lint types fmt clean
+.PHONY: help demo demo-all generate previews e2e collector e2e-collector bench matrix table foreign fuzz soak mutate test pins lint types fmt clean

@@ -91,7 +91,6 @@ def clean() -> Iterator[None]:
     yield
     otelstream.uninstrument()
     gc.enable()
-    gc.unfreeze()
 
 
 def hows(way: str, reply: str) -> list[How]:

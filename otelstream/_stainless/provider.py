@@ -24,7 +24,7 @@ class Provider(Sdk):
     def installed_version(self) -> str | None:
         """The version of the installed SDK, without importing it; None without one."""
         try:
-            return metadata.version(self.package)
+            return metadata.version(self.distribution or self.package)
         except metadata.PackageNotFoundError:
             return getattr(modules.get(self.package), "__version__", None)
 

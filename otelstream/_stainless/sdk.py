@@ -37,7 +37,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sdk:
-    """One SDK. `package` is its distribution and its module; it is imported by `patch` only."""
+    """One SDK. `package` is its module, and its distribution unless that has a name of its own; `patch` imports it."""
 
     package: str
     supported: tuple[tuple[int, int], tuple[int, int]]  # from, below
@@ -48,6 +48,7 @@ class Sdk:
     native_scope: str | None = None  # of the spans that the SDK makes of itself
     helpers: Callable[[], Iterable[type]] = tuple  # classes that read a stream of the SDK's for the application
     helpers_close: bool = False  # they close the response themselves, never the stream that they read
+    distribution: str = ""
     beside: Beside = field(default_factory=Beside)
     sent: Callable[[Any], None] = field(default=lambda _: None)  # the options of any request; never raises
     attach: Callable[[Wrap], None] = field(default=lambda _: None)  # what runs tools

@@ -41,18 +41,23 @@ def _begin(client: Any, result: Any, body: Mapping[str, Any]) -> Call | None:
     except (TypeError, KeyError):  # another result; or one that has no hash
         return None
     provider = "azure.ai.openai" if "Azure" in type(client).__name__ else "openai"
-    choices = body.get("n")
     return Call(
         operation,
         provider,
         str(body.get("model") or "unknown"),
         grammar(),
-        choices=choices if isinstance(choices, int) and 1 < choices <= 128 else 1,
-        output_tools=_forced(body.get("tool_choice")),
+        choices=choices(body),
+        output_tools=forced(body.get("tool_choice")),
     )
 
 
-def _forced(choice: object) -> frozenset[str]:
+def choices(body: Mapping[str, Any]) -> int:
+    """How many answers the request asks for."""
+    number = body.get("n")
+    return number if isinstance(number, int) and 1 < number <= 128 else 1
+
+
+def forced(choice: object) -> frozenset[str]:
     """The function that the request forces the model to call."""
     if not isinstance(choice, Mapping) or choice.get("type") != "function":
         return _NONE

@@ -307,4 +307,3 @@ def bench() -> Iterator[Bench]:
             otelstream.uninstrument()
             said.removeHandler(telemetry)
             telemetry.shutdown()
-            gc.unfreeze()
