@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Iterator
 
+import hypothesis  # noqa: F401  # before anything is frozen: it asks the collector who holds its generators
 import pytest
 from limits import (  # noqa: F401
     pytest_collection_modifyitems,

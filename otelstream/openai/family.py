@@ -55,4 +55,4 @@ TOGETHER = _row(
     "together", ((2, 0), (4, 0)), "together", "Together", peers={"opentelemetry-instrumentation-together": "together"}
 )
 CEREBRAS = _row("cerebras-cloud-sdk", ((1, 0), (2, 0)), "cerebras", "Cerebras", module="cerebras.cloud.sdk")
-FIREWORKS = _row("fireworks-ai", ((1, 0), (2, 0)), "fireworks", "Fireworks", module="fireworks")
+FIREWORKS = _row("fireworks-ai", ((1, 2), (2, 0)), "fireworks", "Fireworks", module="fireworks")

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -413,3 +413,51 @@ def test_a_dead_collection_is_no_obstacle(scene: Scene) -> None:
     asyncio.run(asyncio.sleep(0))
     begun(scene).close()
     assert scene.verdict()[0] == "cancelled"
+
+
+def test_a_collection_in_another_thread() -> None:
+    """It holds nothing of this thread's: what ends here meanwhile is told here, and no thread waits it out by making
+    more of them."""
+    held, go = threading.Event(), threading.Event()
+
+    class Held:
+        def __init__(self) -> None:
+            self.me = self
+
+        def __del__(self) -> None:
+            held.set()
+            go.wait(PATIENCE)
+
+    def collect() -> None:
+        Held()
+        gc.collect()
+
+    drops.watch()
+    collector = threading.Thread(target=collect)
+    collector.start()
+    told: list[int] = []
+    try:
+        assert held.wait(PATIENCE)
+        outbox.emit(deque([lambda: told.append(threading.get_ident())]))
+    finally:
+        go.set()
+        collector.join()
+    assert told == [threading.get_ident()]
+
+
+def test_jobs_that_wait_for_each_other() -> None:
+    """However much there is to do, and however long it takes: a bounded number of threads, and everything is done."""
+    go, done = threading.Event(), []
+
+    def job() -> None:
+        go.wait(PATIENCE)
+        done.append(threading.get_ident())
+
+    for _ in range(200):
+        outbox.later(job)
+    busy = len(outbox._working)
+    go.set()
+
+    assert outbox.settle(PATIENCE)
+    assert busy <= outbox._THREADS
+    assert len(done) == 200

@@ -18,6 +18,7 @@ from typing import Any
 from otelstream._trouble import trouble
 
 Step = Callable[[], object]
+_THREADS = 16  # that drain at the same time, at most
 PATIENCE = 2.0  # seconds that the exit of the process waits for a thread of ours
 # What holds locks while it calls others, or can be interrupted under them.
 _OTHERS = (
@@ -29,12 +30,13 @@ _jobs: deque[Step] = deque()
 _emitting: set[int] = set()  # threads in which an emission is under way
 _working: dict[int, bool] = {}  # threads that drain
 _finalising: set[int] = set()  # threads in which a finaliser of ours runs
-collecting = False  # the cyclic collector is at work
+collecting = 0  # the thread in which the cyclic collector is at work: others hold nothing because of it
 
 
 def reentered() -> bool:
     """Whether the code that we were called in may hold a lock that an emission takes."""
-    if collecting or _thread.get_ident() in _emitting:
+    ident = _thread.get_ident()
+    if ident == collecting or ident in _emitting:
         return True
     frame: Any = sys._getframe(1)
     while frame is not None:
@@ -49,7 +51,8 @@ def finalising() -> bool:
 
     A generator that is closed cannot be told from one that is dropped.
     """
-    return collecting or _thread.get_ident() in _finalising or isinstance(sys.exc_info()[1], GeneratorExit)
+    ident = _thread.get_ident()
+    return ident == collecting or ident in _finalising or isinstance(sys.exc_info()[1], GeneratorExit)
 
 
 def finalise(step: Step) -> None:
@@ -110,8 +113,10 @@ def _take(steps: deque[Step]) -> None:
 
 
 def later(job: Step) -> None:
-    """Run `job` in a thread of its own, soon."""
+    """Run `job` in a thread of ours, soon: another one where those that drain may all be waiting in a job of theirs."""
     _jobs.append(job)
+    if len(_working) >= _THREADS:
+        return
     try:
         _thread.start_new_thread(drain, ())
     except RuntimeError:  # no threads any more: the exit of the process drains
@@ -121,19 +126,24 @@ def later(job: Step) -> None:
 def drain() -> None:
     """Run what waits."""
     ident = _thread.get_ident()
-    _working[ident] = True
-    try:
-        while _jobs:
-            try:
-                job = _jobs.popleft()
-            except IndexError:
-                return
-            try:
-                job()
-            except Exception:
-                trouble("emitting telemetry")
-    finally:
-        _working.pop(ident, None)
+    while _jobs:  # once more after it has signed off: who saw it at work started no other
+        _working[ident] = True
+        try:
+            _work()
+        finally:
+            _working.pop(ident, None)
+
+
+def _work() -> None:
+    while _jobs:
+        try:
+            job = _jobs.popleft()
+        except IndexError:
+            return
+        try:
+            job()
+        except Exception:
+            trouble("emitting telemetry")
 
 
 def settle(patience: float = PATIENCE) -> bool:
@@ -152,7 +162,7 @@ def settle(patience: float = PATIENCE) -> bool:
 def restart() -> None:
     """Start anew, in a forked child."""
     global collecting
-    collecting = False
+    collecting = 0
     _jobs.clear()
     _emitting.clear()
     _working.clear()

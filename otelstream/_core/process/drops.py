@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import _thread
 import gc
 from collections import deque
 from collections.abc import Callable
@@ -18,8 +19,8 @@ _dropped: deque[tuple[StreamObservation, Callable[[], object] | None]] = deque()
 
 
 def collecting() -> bool:
-    """Whether the cyclic collector is at work."""
-    return outbox.collecting
+    """Whether the cyclic collector is at work in this thread."""
+    return outbox.collecting == _thread.get_ident()
 
 
 def dropped(stream: StreamObservation, then: Callable[[], object] | None = None) -> None:
@@ -28,7 +29,7 @@ def dropped(stream: StreamObservation, then: Callable[[], object] | None = None)
     During a collection not before it is over: a generator that holds the stream's `with` may be taken later in the
     same one, and what its closing says goes first.
     """
-    if outbox.collecting:
+    if collecting():
         _dropped.append((stream, then))
     else:
         outbox.finalise(partial(_decide, stream, then))
@@ -45,11 +46,11 @@ def _decide(stream: StreamObservation, then: Callable[[], object] | None) -> Non
 
 def _on_collection(phase: str, _: dict[str, int]) -> None:
     if phase == "start":
-        outbox.collecting = True
+        outbox.collecting = _thread.get_ident()
         return
     while _dropped:
         _decide(*_dropped.popleft())
-    outbox.collecting = False
+    outbox.collecting = 0
 
 
 def watch() -> None:
@@ -62,7 +63,7 @@ def unwatch() -> None:
     """Leave no callback behind."""
     if _on_collection in gc.callbacks:
         gc.callbacks.remove(_on_collection)
-        outbox.collecting = False
+        outbox.collecting = 0
 
 
 def restart() -> None:
