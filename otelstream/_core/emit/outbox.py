@@ -28,7 +28,7 @@ _OTHERS = (
 
 _jobs: deque[Step] = deque()
 _emitting: set[int] = set()  # threads in which an emission is under way
-_working: dict[int, bool] = {}  # threads that drain
+_working: dict[object, int] = {}  # who drains, or is about to: its thread, 0 before that runs
 _finalising: set[int] = set()  # threads in which a finaliser of ours runs
 collecting = 0  # the thread in which the cyclic collector is at work: others hold nothing because of it
 
@@ -117,21 +117,25 @@ def later(job: Step) -> None:
     _jobs.append(job)
     if len(_working) >= _THREADS:
         return
+    drainer = object()
+    _working[drainer] = 0
     try:
-        _thread.start_new_thread(drain, ())
+        _thread.start_new_thread(drain, (drainer,))
     except RuntimeError:  # no threads any more: the exit of the process drains
-        return
+        _working.pop(drainer, None)
 
 
-def drain() -> None:
+def drain(drainer: object = None) -> None:
     """Run what waits."""
-    ident = _thread.get_ident()
-    while _jobs:  # once more after it has signed off: who saw it at work started no other
-        _working[ident] = True
+    drainer = drainer or object()
+    while True:
+        _working[drainer] = _thread.get_ident()
         try:
             _work()
         finally:
-            _working.pop(ident, None)
+            _working.pop(drainer, None)
+        if not _jobs:  # who saw it at work meanwhile started no other
+            return
 
 
 def _work() -> None:
@@ -151,7 +155,7 @@ def settle(patience: float = PATIENCE) -> bool:
     until = time.monotonic() + patience
     drain()
     mine = _thread.get_ident()
-    while _jobs or [ident for ident in list(_working) if ident != mine]:
+    while _jobs or [ident for ident in list(_working.values()) if ident != mine]:
         if time.monotonic() > until:
             return False
         time.sleep(0.001)
