@@ -36,7 +36,7 @@ _LIMIT = 60.0  # seconds after which a story that has no span is drawn without
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.epilog = "example: otelstream demo --all --page ways-to-end.html"
-    parser.add_argument("--all", action="store_true", help="more ways to end than the sixteen, and pairs to compare")
+    parser.add_argument("--all", action="store_true", help="more ways to end, and pairs to compare")
     parser.add_argument("--serve", action="store_true", help="go on with traffic, and serve /metrics for Prometheus")
     parser.add_argument("--port", type=port(1), default=9464, help="port of /metrics (default: %(default)s)")
     parser.add_argument("--page", metavar="PATH", help="where the page goes (default: ./otelstream.html)")
@@ -184,8 +184,8 @@ class Demo:
 
 
 def _first_line() -> str:
-    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("anthropic", "otelstream"))
-    return f"The provider is simulated; the SDK is real: {versions}, Python {python_version()}."
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("anthropic", "openai", "otelstream"))
+    return f"The provider is simulated; the SDKs are real: {versions}, Python {python_version()}."
 
 
 def _start_replay(everything: bool, speed: float) -> subprocess.Popen[str]:

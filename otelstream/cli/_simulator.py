@@ -21,6 +21,9 @@ EXAMPLE = """\
 example:
   otelstream simulator --script text_long --gap 0.05 --fault cut_after=chunks:40
   ANTHROPIC_BASE_URL=http://127.0.0.1:8090 ANTHROPIC_API_KEY=unused python app.py
+  OPENAI_BASE_URL=http://127.0.0.1:8090/v1 OPENAI_API_KEY=unused python app.py
+
+It answers messages, chat completions, responses and completions, each in its own words.
 
 A request chooses for itself by a header:
   otelstream-play: thinking_long; stall_after=3,chunks:20; gap=0.02

@@ -17,7 +17,7 @@ from ._stories import Story
 
 STORY_HEADER = "otelstream-story"
 MODEL = "claude-sonnet-4-5"
-_STAGGER = 0.03  # seconds between two starts: sixteen first requests at once would wait for each other
+_STAGGER = 0.03  # seconds between two starts: so many first requests at once would wait for each other
 
 
 def trace_of(index: int, round_: int = 0) -> int:

@@ -123,6 +123,30 @@ def cancel(client: Any, request: dict[str, Any]) -> None:
     asyncio.run(serve())
 
 
+def chat(client: Any, request: dict[str, Any]) -> None:
+    """Ask the same with OpenAI's SDK, and read chat completions."""
+    with _openai(client) as own:
+        for _ in own.chat.completions.create(stream=True, **_asked(request), messages=request["messages"]):
+            pass
+
+
+def responses(client: Any, request: dict[str, Any]) -> None:
+    """Ask the same with OpenAI's SDK, and read a response."""
+    with _openai(client) as own, own.responses.stream(**_asked(request), input=request["messages"]) as stream:
+        for _ in stream:
+            pass
+
+
+def _openai(client: Any) -> Any:
+    import openai
+
+    return openai.OpenAI(base_url=str(client.base_url), api_key=client.api_key, max_retries=0)
+
+
+def _asked(request: dict[str, Any]) -> dict[str, Any]:
+    return {"model": "gpt-5", "extra_headers": request["extra_headers"]}
+
+
 async def _numbered(texts: AsyncIterator[str]) -> AsyncIterator[tuple[int, str]]:
     index = 0
     async for text in texts:
@@ -180,6 +204,8 @@ STORIES: tuple[Story, ...] = (
         ),
         max_retries=1,
     ),
+    story_of("chat just ends", play_of("text_long", 0.5, 0.035, fault.end_after(chunks=55)), chat),
+    story_of("response, tool", play_of("tool_use_two_tools", 0.5, 0.06), responses),
 )
 
 MORE: tuple[Story, ...] = (
@@ -197,5 +223,8 @@ MORE: tuple[Story, ...] = (
     story_of("hangs mid-answer", play_of("text_long", 0.5, 0.03, fault.hang_after(chunks=50)), timeout=3.0),
     story_of("ends after reason", play_of("text_short", 0.5, 0.1, fault.end_after("finish"))),
     story_of("task cancelled", play_of("text_long", 0.5, 0.04), cancel),
+    story_of("chat, thinking", play_of("thinking_then_text", 0.5, 0.06), chat),
+    story_of("chat, filtered", play_of("refusal_after_text", 0.5, 0.08), chat),
+    story_of("response cut", play_of("text_long", 0.4, 0.04, fault.cut_after(chunks=45)), responses),
     story_of("never read", play_of("text_long", 0.4, 0.04), never_read),
 )

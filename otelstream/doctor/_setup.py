@@ -13,7 +13,7 @@ from otelstream.doctor._report import Finding
 
 Facts = Mapping[str, Any]
 
-SDK_TIMEOUT = 600.0  # seconds the Anthropic SDK waits for the next byte unless told otherwise
+SDK_TIMEOUT = 600.0  # seconds the SDKs wait for the next byte unless told otherwise
 
 
 def switched_on(process: Facts) -> Iterator[Finding]:

@@ -27,7 +27,7 @@ class Dialect(Protocol):
 
 
 class Messages:
-    """Anthropic's messages."""
+    """Anthropic's messages: as the script has them."""
 
     def __init__(self, body: Mapping[str, Any]) -> None:
         return

@@ -25,7 +25,7 @@ class SimulatorError(RuntimeError):
 
 
 class ProviderSimulator(Faults, Desk):
-    """A provider of Anthropic streams on a loopback socket, for tests, demos and benchmarks.
+    """A provider of streams on a loopback socket, for tests, demos and benchmarks.
 
         with ProviderSimulator() as sim:
             sim.play("text_long", fault=sim.cut_after(chunks=40), schedule=Schedule(first=0.2, gap=0.02))
@@ -33,11 +33,12 @@ class ProviderSimulator(Faults, Desk):
             ...
             assert sim.log[-1].closed_by == "server"
 
-    Any POST to a path that ends in `/messages` is answered: a stream where `"stream": true`, else the same
-    message in one piece. Another process steers it by the request header `otelstream-play: text_long;
-    cut_after=chunks:40; gap=0.01`, or by `POST /_simulator/play` with the arguments of `play` as JSON, and
-    reads `GET /_simulator/log`. It may be stopped (the port then refuses connections) and started again on
-    the same port.
+    Any POST to a path that ends in `/messages`, `/chat/completions`, `/responses` or `/completions` is answered in
+    the words of that API: a stream where `"stream": true`, else the same message in one piece. A script is written
+    in those of Anthropic's messages; what an API has no words for it leaves out. The points of a fault are the
+    script's. Another process steers it by the request header `otelstream-play: text_long; cut_after=chunks:40;
+    gap=0.01`, or by `POST /_simulator/play` with the arguments of `play` as JSON, and reads `GET /_simulator/log`.
+    It may be stopped (the port then refuses connections) and started again on the same port.
 
     *on_end* is called in the simulator's thread with each exchange that ended; the log keeps the newest
     *log_limit*; without *fresh_ids* a script's ids are the same at each play.

@@ -58,6 +58,30 @@ def test_nothing_set_up(doctor: Doctor, tmp_path: Path, capfd: pytest.CaptureFix
     assert "exit code 3" in seen.report["unseen"][-1]
 
 
+OPENAI = """
+import os
+import openai
+client = openai.OpenAI(base_url=os.environ["SIM"] + "/v1", api_key="k", max_retries=0, timeout=30)
+for _ in client.chat.completions.create(model="m", messages=[{"role": "user", "content": "x"}], stream=True):
+    pass
+for _ in client.responses.create(model="m", input="x", stream=True):
+    pass
+"""
+
+
+def test_another_sdk(doctor: Doctor, tmp_path: Path) -> None:
+    """A program that uses the OpenAI SDK only is examined as well, and no other SDK is imported for it."""
+    pytest.importorskip("openai")
+    (tmp_path / "app.py").write_text(OPENAI + "import sys\nassert 'anthropic' not in sys.modules", encoding="utf-8")
+
+    seen = doctor(str(tmp_path / "app.py"))
+
+    assert seen.codes == ["no-meter-provider", "no-tracer-provider", "not-switched-on"]
+    assert [seen.report["facts"][name] for name in ("streams", "exit_code")] == [2, 0]
+    assert list(seen.report["facts"]["patched_by"]) == ["otelstream"]
+    assert seen.point("first token") == "yes"
+
+
 ZERO_CODE = Path(sys.executable).parent / "opentelemetry-instrument"
 
 

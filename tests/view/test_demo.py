@@ -63,10 +63,10 @@ def _rows(lines: list[str]) -> list[tuple[str, str, str, str]]:
 
 def test_the_first_line_says_what_is_real(piped: list[str]) -> None:
     """Nobody takes the simulated provider for a real one."""
-    assert re.match(r"The provider is simulated; the SDK is real: anthropic \d+\.\d+\.\d+, ", piped[0])
+    assert re.match(r"The provider is simulated; the SDKs are real: anthropic \d+\.\d+\.\d+, openai ", piped[0])
 
 
-def test_sixteen_stories_in_their_order(piped: list[str]) -> None:
+def test_the_stories_in_their_order(piped: list[str]) -> None:
     """One row a story, in the order of the catalogue, each with the outcome its name promises."""
     rows = _rows(piped)
 
@@ -87,6 +87,8 @@ def test_sixteen_stories_in_their_order(piped: list[str]) -> None:
         ("dropped stream", "Dropped after"),
         ("app's own error", "Lost after"),
         ("529, then fine", "Complete on"),
+        ("chat just ends", "Cut short"),
+        ("response, tool", "Complete: 83"),
     ]
 
 
@@ -100,8 +102,8 @@ def test_http_is_measured(piped: list[str]) -> None:
 
 
 def test_the_headline_is_computed(piped: list[str]) -> None:
-    """Said 200: fifteen. Failed after it: error, cut, short body, malformed tool input, refusal."""
-    assert "15 said 200, 5 of those failed after it." in piped
+    """Said 200: seventeen. Failed after it: error, cut, short body twice, malformed tool input, refusal."""
+    assert "17 said 200, 6 of those failed after it." in piped
 
 
 def test_a_pipe_gets_the_final_table_only(piped: list[str]) -> None:
@@ -118,7 +120,7 @@ def test_the_page_has_all_stories(piped: list[str], folder: Path) -> None:
     stories = [name.replace("'", "&#x27;") for name, *_ in _rows(piped)]
     places = [page.index(f"<b>{name}</b>") for name in stories]
     assert places == sorted(places)
-    assert "<b>15</b> said 200, <b>5</b> of those failed after it." in page
+    assert "<b>17</b> said 200, <b>6</b> of those failed after it." in page
 
 
 def test_an_altered_script_changes_the_picture(tmp_path: Path) -> None:
