@@ -70,8 +70,8 @@ bench: .venv-bench/ready ## what a chunk and a stream cost, beside the bare SDK 
 	$(BENCH) benchmarks/scale.py --json $(RESULTS)/scale.json
 	$(BENCH) benchmarks/report.py
 
-matrix: $(VENV)/ready ## every way of reading and ending, on every supported version of the SDK
-	$(RUN) tests/matrix/versions.py $(if $(VERSIONS),--versions $(VERSIONS))
+matrix: $(VENV)/ready ## every way of reading and ending, on the versions of an SDK (SDK=openai, VERSIONS='1.109.1 newest')
+	$(RUN) tests/matrix/versions.py --sdk $(or $(SDK),anthropic) $(if $(VERSIONS),--versions $(VERSIONS))
 
 table: $(VENV)/ready ## write and print how streams end on the installed version; what was not run, and why
 	$(RUN) -m tests.matrix --docs

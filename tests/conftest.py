@@ -54,7 +54,10 @@ def _as_a_fresh_process() -> None:
     instrumentor._ended.clear()
     instrumentor._repeats.clear()
     gc.collect()  # streams that an earlier module dropped in a cycle are open until then
-    gc.freeze()  # and what is imported is never garbage: with the SDKs' models every collection takes a quarter second
+    if otelstream.open_streams():
+        gc.unfreeze()
+        gc.collect()
+    gc.freeze()  # what is imported is never garbage: with the SDKs' models every collection takes a quarter second
     os.environ.pop("ANTHROPIC_OPEN_TELEMETRY", None)
     trace._TRACER_PROVIDER, trace._TRACER_PROVIDER_SET_ONCE = None, Once()
     metrics._internal._METER_PROVIDER, metrics._internal._METER_PROVIDER_SET_ONCE = None, Once()

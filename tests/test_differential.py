@@ -454,6 +454,7 @@ CHANCE = (
     "asyncgen: <async_generator",
     "RuntimeError: aclose(): asynchronous generator is already running",
 )
+USUAL = {("async in use", "true"), ("sync open", "false"), ("thread", "true")}
 GO = {
     "sync open": "sync()",
     "async open": "asyncio.run(main())",
@@ -465,7 +466,11 @@ GO = {
 
 
 @pytest.mark.parametrize(
-    ("go", "native"), [*((go, "true") for go in GO), ("sync open", "false"), ("async dropped", "false")]
+    ("go", "native"),
+    [
+        pytest.param(go, native, marks=() if (go, native) in USUAL else pytest.mark.slow)
+        for go, native in [*((go, "true") for go in GO), ("sync open", "false"), ("async dropped", "false")]
+    ],
 )
 def test_same_noise_at_exit(sim: ProviderSimulator, go: str, native: str) -> None:
     """A program that leaves a stream open says the same on stderr, and exits with the same code."""

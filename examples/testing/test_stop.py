@@ -11,7 +11,7 @@ import anthropic
 import pytest
 
 import otelstream
-from otelstream.testing import Exchange, ProviderSimulator, Recorder
+from otelstream.testing import Exchange, ProviderSimulator, Recorder, Schedule
 
 LIMIT = 0.2  # seconds
 
@@ -82,8 +82,8 @@ def silent(log: list[Exchange]) -> int:
 
 
 async def recipe(chat: Chat, provider: ProviderSimulator, recorder: Recorder) -> None:
-    # Stop comes in a second of silence; text to the end follows.
-    provider.play("text_long", fault=provider.stall_after(1, chunks=20))
+    # Stop comes in a second of silence; text to the end follows, in another second.
+    provider.play("text_long", fault=provider.stall_after(1, chunks=20), schedule=Schedule(gap=0.01))
     async with chat.client:
         chat.start("Why does the wind turn?")
         sent = await asyncio.to_thread(provider.wait_for, silent)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run the matrix on several versions of the SDK, each in a virtual environment of its own under `.venv-matrix`."""
+"""Run the matrix on several versions of an SDK, each in a virtual environment of its own under `.venv-matrix`."""
 
 from __future__ import annotations
 
@@ -14,14 +14,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 # SDK and Python, the oldest of both together and the newest of both: what lies between takes the running Python.
 ALL = {
-    "0.51.0": "3.10",
-    "0.79.0": "",
-    "0.121.0": "",
-    "1.0.0": "",
-    "1.17.0": "",
-    "2.0.0": "",
-    "newest": "3.13",
-}
+    "anthropic": {
+        "0.51.0": "3.10", "0.79.0": "", "0.121.0": "", "1.0.0": "", "1.17.0": "", "2.0.0": "", "newest": "3.13",
+    },
+    "openai": {"1.30.1": "3.10", "1.109.1": "", "2.54.0": "", "newest": "3.13"},
+}  # fmt: skip
+BESIDE = {"openai 1.30.1": ["httpx<0.28"]}  # the last one with what that SDK hands it
 
 
 def python(version: str) -> str:
@@ -38,34 +36,35 @@ def python(version: str) -> str:
     return sys.executable
 
 
-def environment(sdk: str, interpreter: str) -> Path:
+def environment(sdk: str, version: str, interpreter: str) -> Path:
     """A virtual environment with that SDK and this project, made once and refreshed when the project's needs change."""
-    folder = ROOT / ".venv-matrix" / f"{sdk}-{Path(interpreter).name}"
+    folder = ROOT / ".venv-matrix" / f"{sdk}-{version}-{Path(interpreter).name}"
     binary, done = folder / "bin" / "python", folder / "ready"
     if not done.exists() or done.stat().st_mtime < (ROOT / "pyproject.toml").stat().st_mtime:
-        wanted = "anthropic" if sdk == "newest" else f"anthropic=={sdk}"
+        wanted = [sdk if version == "newest" else f"{sdk}=={version}", *BESIDE.get(f"{sdk} {version}", ())]
         subprocess.run([interpreter, "-m", "venv", folder], check=True)
         install = [binary, "-m", "pip", "install", "--quiet", "--upgrade", "--disable-pip-version-check"]
-        subprocess.run([*install, "-e", f"{ROOT}[testing]", wanted], check=True)
+        subprocess.run([*install, "-e", f"{ROOT}[testing]", *wanted], check=True)
         done.touch()
     return binary
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--versions", nargs="+", default=list(ALL), help=f"default: {' '.join(ALL)}")
+    parser.add_argument("--sdk", choices=ALL, default="anthropic", help="default: %(default)s")
+    parser.add_argument("--versions", nargs="+", help="default: the oldest, the newest, and some between")
     arguments = parser.parse_args()
-    rows, failed = [], False
-    for sdk in arguments.versions:
-        binary = environment(sdk, python(ALL.get(sdk, "")))
-        command = [binary, "-W", "ignore::ResourceWarning", "-m", "tests.matrix", "--run", "--json"]
+    sdk, rows, failed = arguments.sdk, [], False
+    for version in arguments.versions or ALL[sdk]:
+        binary = environment(sdk, version, python(ALL[sdk].get(version, "")))
+        command = [binary, "-W", "ignore::ResourceWarning", "-m", "tests.matrix", "--sdk", sdk, "--run", "--json"]
         ended = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env={**os.environ}, check=False)
         failed = failed or ended.returncode != 0
         try:
             rows.append(json.loads(ended.stdout.splitlines()[-1]))
         except (IndexError, ValueError):
-            rows.append({"anthropic": sdk, "failed": f"exit {ended.returncode}"})
-    names = ("anthropic", "python", "cells", "skipped", "failed", "seconds")
+            rows.append({"sdk": sdk, "version": version, "failed": f"exit {ended.returncode}"})
+    names = ("sdk", "version", "python", "cells", "skipped", "failed", "seconds")
     print(" ".join(f"{name:>10}" for name in names))
     for row in rows:
         print(" ".join(f"{row.get(name, ''):>10}" for name in names))
