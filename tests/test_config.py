@@ -266,7 +266,7 @@ def test_somebody_elses_file_is_left_to_them(text: str, tmp_path: Path, monkeypa
 @pytest.mark.parametrize("version", ["0.50.9", "9.0.0", "nonsense"])
 def test_an_unsupported_sdk(version: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """Outside the supported range `instrument()` raises with the remedy; a zero-code start logs it once and goes on."""
-    monkeypatch.setattr(Provider, "installed_version", lambda _: version)
+    monkeypatch.setattr(Provider, "installed_version", lambda it: version if it.package == "anthropic" else None)
     with pytest.raises(otelstream.UnsupportedVersionError, match=rf"{version}.*0\.51.*install one of those"):
         otelstream.instrument()
     assert not observed()
