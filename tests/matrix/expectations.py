@@ -115,10 +115,9 @@ def differences(shape: Shape, ending: Ending, bench: Bench) -> Iterator[str]:
     if bench.telemetry.said or bench.noise:
         yield f"said: {bench.telemetry.said + bench.noise}"
     want_points: dict[str, Counter[Any]] = {}
-    for number, (exchange, span) in enumerate(zip(exchanges, spans, strict=False)):
+    for number, ((exchange, attempts), span) in enumerate(zip(exchanges, spans, strict=False)):
         truth = Truth(exchange, shape.of, ending.seen if number == 0 else None)
         want = wanted(ending if number == 0 else None, truth)
-        attempts = 1 + exchange.request.attempt
         yield from _span_differences(shape, span, want, truth, attempts, ending)
         _add_points(want_points, want, truth, span, attempts, shape)
         if number == 0 and ending.by == "server":

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
+from itertools import zip_longest
 from typing import Any
 
 from opentelemetry import trace
@@ -278,9 +279,19 @@ def token_seen() -> bool:
     return any(view.time_to_first_token is not None for view in otelstream.open_streams())
 
 
-def calls(log: list[Exchange]) -> list[Exchange]:
-    """The exchanges that ended a call: an attempt that was retried is none."""
-    return [each for i, each in enumerate(log) if i + 1 == len(log) or not log[i + 1].request.attempt]
+def calls(log: list[Exchange]) -> list[tuple[Exchange, int]]:
+    """The exchanges that ended a call, and how many attempts it took: one that was retried is none.
+
+    The oldest SDKs do not count their attempts on the wire: after a refusal comes the next.
+    """
+    found: list[tuple[Exchange, int]] = []
+    attempts = 0
+    for exchange, following in zip_longest(log, log[1:]):
+        attempts += 1
+        if following is None or (exchange.status or 0) < 429:
+            found.append((exchange, attempts))
+            attempts = 0
+    return found
 
 
 @contextmanager
