@@ -77,14 +77,16 @@ table: $(VENV)/ready ## write and print how streams end on the installed version
 	$(RUN) -m tests.matrix --docs
 	$(RUN) -m tests.matrix
 
-foreign: $(VENV)/ready ## the SDK's own tests, with otelstream on and off
+foreign: $(VENV)/ready ## the SDKs' own tests, with otelstream on and off
 	$(RUN) tests/foreign/run.py
+	$(RUN) tests/foreign/run.py --sdk openai
 
 soak: $(VENV)/ready ## an hour in one process: threads, tasks, signals, collections
 	$(RUN) tests/soak.py
 
-fuzz: $(VENV)/ready ## a million broken streams
+fuzz: $(VENV)/ready ## a million broken streams of either SDK
 	$(RUN) tests/fuzz.py --cases 1000000
+	$(RUN) tests/fuzz.py --cases 1000000 --sdk openai
 
 .venv-mutate/ready: pyproject.toml tests/requirements.txt tests/requirements-mutate.txt tests/constraints.txt
 	$(PYTHON) -m venv .venv-mutate

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Streams broken at random, with and without otelstream: the same for the application, and one record each.
 
-python tests/fuzz.py --cases 1000000 --jobs 2 [--seed N] [--only CASE]
+python tests/fuzz.py --cases 1000000 --jobs 2 [--sdk openai] [--seed N] [--only CASE]
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ from shapes import ASYNC, SYNC, WHOLE, How, Reply, Tape, arun, clients, httpx, r
 import otelstream
 from otelstream import _semconv as s
 from otelstream.testing import Script, loop
+from otelstream.testing._chat import Chat
+from otelstream.testing._responses import Responses
 
 BATCH = 250  # cases between switching otelstream on and off
 EVENT_STREAM = Reply(()).headers
@@ -50,7 +52,7 @@ FINE, JSON = 200, (("content-type", "application/json"),)
 
 
 @cache
-def scripts() -> list[list[bytes]]:
+def scripts() -> list[Script]:
     """The replies that are broken: short ones, of every kind of block and end."""
     made = [
         Script().text("Calm seas, then wind from the west."),
@@ -69,23 +71,65 @@ def scripts() -> list[list[bytes]]:
         Script().text(loop(16, 60), chunk=48),
         Script().end(),
     ]
-    return [[event.frame for event in script.finished().events] for script in made]
+    return [script.finished() for script in made]
+
+
+class Anthropic:
+    """The SDK whose streams are broken: its ways of reading, its clients, what its provider says."""
+
+    sync, asynchronous = SYNC, ASYNC
+    clients = staticmethod(clients)
+
+    def is_whole(self, way: str) -> bool:
+        """Whether the application has no loop to leave."""
+        return way.removeprefix("a") in WHOLE
+
+    def scripts(self, _: str) -> list[list[bytes]]:
+        return [[event.frame for event in script.events] for script in scripts()]
+
+
+class OpenAI(Anthropic):
+    """Another SDK, whose provider has two APIs."""
+
+    def __init__(self) -> None:
+        from openai_sdk import ways
+
+        self.sync, self.asynchronous = ways.SYNC, ways.ASYNC
+        self.clients = lambda native: ways.clients()
+
+    def is_whole(self, way: str) -> bool:
+        return way.endswith(("final", "until_done", "never_read"))
+
+    @cache  # noqa: B019 - one of it lives as long as the process
+    def scripts(self, way: str) -> list[list[bytes]]:
+        api, found = way.partition(" ")[0], []
+        for script in scripts():
+            dialect = Chat({"stream_options": {"include_usage": True}}) if api == "chat" else Responses({})
+            found.append([said.frame for event in script.events for said in dialect.speak(event)])
+        return found
+
+
+SDKS: dict[str, Callable[[], Anthropic]] = {"anthropic": Anthropic, "openai": OpenAI}
+
+
+@cache
+def sdk_of(name: str) -> Anthropic:
+    return SDKS[name]()
 
 
 class Case:
     """One broken reply and one way to read it, all of it from one number."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, sdk: Anthropic) -> None:
         rng = self.rng = random.Random(number)
-        self.number = number
-        ways = [*SYNC, *ASYNC]
-        self.way = rng.choice(ways)
-        self.asynchronous = self.way in ASYNC
+        self.number, self.sdk = number, sdk
+        self.way = rng.choice([*sdk.sync, *sdk.asynchronous])
+        self.asynchronous = self.way in sdk.asynchronous
         self.native = rng.random() < 0.5
         hows: list[How] = ["read"] * 5 + ["break", "close", "raise", "drop"]  # type: ignore[assignment]
         if self.asynchronous and "whole" not in self.way:
             hows.append("cancel")
-        self.how = "read" if self.way.removeprefix("a") in WHOLE and rng.random() < 0.9 else rng.choice(hows)
+        self.how = "read" if sdk.is_whole(self.way) and rng.random() < 0.9 else rng.choice(hows)
         self.after = rng.choice((1, 1, 2, 3, 5, 8, 13))
         self.collects = (self.how in ("drop", "raise") or "never" in self.way) and rng.random() < 0.5
         self.replies = [self._reply() for _ in range(2 if "runner" in self.way else 1)]
@@ -95,9 +139,11 @@ class Case:
 
     def _reply(self) -> Reply:
         rng = self.rng
-        frames = list(rng.choice(scripts()))
+        scripts = self.sdk.scripts(self.way)
+        frames = list(rng.choice(scripts))
         for _ in range(rng.choice((0, 1, 1, 1, 2, 3))):
-            rng.choice((_drop, _double, _swap, _splice, _hostile, _hostile, _hostile, _unnamed, _bedrock))(rng, frames)
+            change = rng.choice((_drop, _double, _swap, _splice, _hostile, _hostile, _hostile, _unnamed, _bedrock))
+            change(rng, frames, scripts)
         body = bytearray(b"".join(frames))
         for _ in range(rng.choice((0, 0, 0, 1, 1, 2, 4))):
             rng.choice((_flip, _insert, _delete))(rng, body)
@@ -150,38 +196,38 @@ def _error(rng: random.Random) -> Callable[[], BaseException] | None:
     return lambda: kind(text)
 
 
-def _drop(rng: random.Random, frames: list[bytes]) -> None:
+def _drop(rng: random.Random, frames: list[bytes], scripts: list[list[bytes]]) -> None:
     if frames:
         del frames[rng.randrange(len(frames))]
 
 
-def _double(rng: random.Random, frames: list[bytes]) -> None:
+def _double(rng: random.Random, frames: list[bytes], scripts: list[list[bytes]]) -> None:
     if frames:
         at = rng.randrange(len(frames))
         frames[at:at] = [frames[at]] * rng.choice((1, 1, 3, 60))
 
 
-def _swap(rng: random.Random, frames: list[bytes]) -> None:
+def _swap(rng: random.Random, frames: list[bytes], scripts: list[list[bytes]]) -> None:
     if len(frames) > 1:
         a, b = rng.sample(range(len(frames)), 2)
         frames[a], frames[b] = frames[b], frames[a]
 
 
-def _splice(rng: random.Random, frames: list[bytes]) -> None:
-    other = rng.choice(scripts())
+def _splice(rng: random.Random, frames: list[bytes], scripts: list[list[bytes]]) -> None:
+    other = rng.choice(scripts)
     at = rng.randrange(len(frames) + 1)
     frames[at:at] = other[rng.randrange(len(other)) :][: rng.randrange(1, 8)]
 
 
-def _unnamed(_: random.Random, frames: list[bytes]) -> None:
+def _unnamed(_: random.Random, frames: list[bytes], scripts: list[list[bytes]]) -> None:
     frames[:] = [frame.partition(b"\n")[2] if frame.startswith(b"event:") else frame for frame in frames]
 
 
-def _bedrock(_: random.Random, frames: list[bytes]) -> None:
+def _bedrock(_: random.Random, frames: list[bytes], scripts: list[list[bytes]]) -> None:
     frames[:] = [b"event: completion\n" + frame.partition(b"\n")[2] for frame in frames]
 
 
-def _hostile(rng: random.Random, frames: list[bytes]) -> None:
+def _hostile(rng: random.Random, frames: list[bytes], scripts: list[list[bytes]]) -> None:
     """Put a value of another type somewhere into the JSON of one event."""
     if not frames:
         return
@@ -249,7 +295,8 @@ class Spans(SpanProcessor):
 class Fuzzer:
     """Runs cases in batches, first without otelstream, then with it."""
 
-    def __init__(self) -> None:
+    def __init__(self, sdk: str = "anthropic") -> None:
+        self.sdk = sdk_of(sdk)
         self.reader = InMemoryMetricReader()
         self.spans = Spans()
         self.provider = trace.get_tracer_provider()
@@ -258,7 +305,7 @@ class Fuzzer:
             trace.set_tracer_provider(self.provider)
         self.provider.add_span_processor(self.spans)
         self.meters = MeterProvider([self.reader])
-        self.clients = {native: clients(native=native) for native in (False, True)}
+        self.clients = {native: self.sdk.clients(native=native) for native in (False, True)}
         self.records: list[Any] = []
         self.outcomes: Counter[str] = Counter()
         self.failures: list[str] = []
@@ -271,17 +318,17 @@ class Fuzzer:
         transport.tape = tape = case.tape()
         collect = case.collects  # what a case costs most
         if case.asynchronous:
-            way = ASYNC[case.way]
+            way = self.sdk.asynchronous[case.way]
             steps = self.loop.run_until_complete(arun(way, aclient, tape, collect=collect))
         else:
-            steps = run(SYNC[case.way], client, tape, collect=collect)
+            steps = run(self.sdk.sync[case.way], client, tape, collect=collect)
         # A tool's hostile input may not even encode: a call that the SDK cannot send is one too.
         unsent = sum(step[0] == "raised" and "openapi_dumps" in repr(step) for step in steps)
         return list(steps), tape.requests + unsent  # a later collection may still write on the tape
 
     def batch(self, numbers: range) -> None:
         """Compare a batch of cases. What differs is kept in `failures`."""
-        cases = [Case(number) for number in numbers]
+        cases = [Case(number, self.sdk) for number in numbers]
         bare = [self.steps(case)[0] for case in cases]
         gc.collect()
         gc.freeze()  # of the little that is left, a collection is cheap
@@ -331,8 +378,10 @@ class Fuzzer:
 
     def run(self, first: int, count: int) -> Fuzzer:
         """Run `count` cases from number `first`, with the loggers watched and the collector in our hands."""
-        root, level = logging.getLogger(), logging.getLogger("anthropic").level
-        logging.getLogger("anthropic").setLevel(logging.CRITICAL)  # it logs connection errors itself
+        root = logging.getLogger()
+        levels = {name: logging.getLogger(name).level for name in SDKS}
+        for name in SDKS:
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # they log connection errors themselves
         root.addHandler(self.logged)
         hook, sys.unraisablehook = sys.unraisablehook, self._unraisable
         enabled = gc.isenabled()
@@ -342,7 +391,8 @@ class Fuzzer:
             self._run(first, count)
         sys.unraisablehook = hook
         root.removeHandler(self.logged)
-        logging.getLogger("anthropic").setLevel(level)
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
         gc.unfreeze()
         if enabled:
             gc.enable()
@@ -355,7 +405,7 @@ class Fuzzer:
 
     def _run(self, first: int, count: int) -> None:
         for number in range(40):  # whatever is made on first use, is made now
-            self.steps(Case(number))
+            self.steps(Case(number, self.sdk))
         gc.collect()
         gc.freeze()
         for start in range(first, first + count, BATCH):
@@ -404,31 +454,32 @@ def _first_difference(before: list[Any], after: list[Any]) -> str:
     return f"the end: {before[len(after) :]!r} became {after[len(before) :]!r}"
 
 
-def part(first: int, count: int) -> tuple[int, int, Counter[str], list[str]]:
+def part(first: int, count: int, sdk: str) -> tuple[int, int, Counter[str], list[str]]:
     """Run a share of the cases in a process of its own; returns cases, requests, outcomes and failures."""
-    fuzzer = Fuzzer().run(first, count)
+    fuzzer = Fuzzer(sdk).run(first, count)
     return count, fuzzer.requests, fuzzer.outcomes, fuzzer.failures
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=20_000)
+    parser.add_argument("--sdk", choices=SDKS, default="anthropic", help="default: %(default)s")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--seed", type=int, default=0, help="number of the first case")
     parser.add_argument("--only", type=int, help="one case, shown step by step")
     options = parser.parse_args()
     if options.only is not None:
-        case = Case(options.only)
+        fuzzer = Fuzzer(options.sdk)
+        case = Case(options.only, fuzzer.sdk)
         print(case.way, case.how, case.after, case.native, case.replies)
-        fuzzer = Fuzzer()
         print(*fuzzer.steps(case)[0], sep="\n")
         print("--- with otelstream")
         otelstream.instrument(tracer_provider=fuzzer.provider, meter_provider=fuzzer.meters)
-        print(*fuzzer.steps(Case(options.only))[0], sep="\n")
+        print(*fuzzer.steps(Case(options.only, fuzzer.sdk))[0], sep="\n")
         return 0
     share, started = 5_000, time.perf_counter()
     shares = [
-        (first, min(share, options.seed + options.cases - first))
+        (first, min(share, options.seed + options.cases - first), options.sdk)
         for first in range(options.seed, options.seed + options.cases, share)
     ]
     done, requests, outcomes, failures = 0, 0, Counter[str](), list[str]()

@@ -81,6 +81,8 @@ class Grammar:
         if not isinstance(event, dict):
             return
         kind = event.get("type", name)
+        if not isinstance(kind, str):
+            return
         if kind in _DELTAS:
             if kind == "response.refusal.delta":
                 yield f.Refusal()
@@ -96,7 +98,7 @@ class Grammar:
         elif kind == "error":
             yield f.Failed(error_of(event.get("error") or event))
         elif isinstance(event.get("response"), dict):
-            yield from self._response(event["response"], str(kind))
+            yield from self._response(event["response"], kind)
 
     def _item(self, event: dict[str, Any], *, done: bool) -> Iterator[f.Fact]:
         item = event.get("item")

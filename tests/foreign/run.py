@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run the Anthropic SDK's own tests, from its source distribution, without and with otelstream, and compare each test.
+"""Run an SDK's own tests, from its source distribution, without and with otelstream, and compare each test.
 
-python tests/foreign/run.py [--version 0.79.0 --version 2.12.0] [--dir .venv-foreign] [--keep-going]
+python tests/foreign/run.py [--sdk openai] [--version 1.109.1 --version 3.57.0] [--dir .venv-foreign]
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parent.parent
-VERSIONS = ("0.79.0", "2.12.0", "2.14.0")
+VERSIONS = {"anthropic": ("0.79.0", "2.12.0", "2.14.0"), "openai": ("1.109.1", "3.57.0")}
+EXTRAS = {"anthropic": "aiohttp,bedrock", "openai": "aiohttp,realtime,datalib"}
 # Its tests of streams, of the client and of what both are made of. Those of single API resources need a mock server.
 WANTED = (
     "tests/test_streaming.py", "tests/test_client.py", "tests/test_response.py", "tests/test_legacy_response.py",
@@ -44,41 +45,50 @@ AUTO = {
     "stream_without_a_content_block_delta_has_no_time_to_first_chunk": _CHUNK,
     "test_stop_reason_is_the_one_in_the_response": _FINISH,
 }
-SUITES: tuple[tuple[str, tuple[str, ...], dict[str, str], dict[str, str]], ...] = (
-    ("its tests", WANTED, {}, OFF),
-    ("those of its span, spans=off", SPANS, {"OTELSTREAM_SPANS": "off"}, OFF),
-    ("those of its span, spans=auto", SPANS, {"OTELSTREAM_SPANS": "auto"}, AUTO),
-)
+OPENAI = (
+    "tests/test_streaming.py", "tests/test_client.py", "tests/test_response.py", "tests/test_legacy_response.py",
+    "tests/test_module_client.py", "tests/test_sse_framing.py", "tests/test_stream_mode.py", "tests/test_httpx2.py",
+    "tests/test_httpx2_base.py", "tests/test_retry_after_overflow.py", "tests/decoders", "tests/lib",
+)  # fmt: skip
+Suite = tuple[str, tuple[str, ...], dict[str, str], dict[str, str]]
+SUITES: dict[str, tuple[Suite, ...]] = {
+    "anthropic": (
+        ("its tests", WANTED, {}, OFF),
+        ("those of its span, spans=off", SPANS, {"OTELSTREAM_SPANS": "off"}, OFF),
+        ("those of its span, spans=auto", SPANS, {"OTELSTREAM_SPANS": "auto"}, AUTO),
+    ),
+    "openai": (("its tests", OPENAI, {}, {}),),
+}
 NEEDS = (
     "respx", "pytest", "pytest-asyncio", "pytest-xdist", "time-machine", "dirty-equals", "inline-snapshot", "rich",
     "http-snapshot[httpx]", "importlib-metadata", "nest-asyncio", "opentelemetry-sdk", "hypothesis", "packaging",
 )  # fmt: skip
 
 
-def environment(root: Path, version: str) -> Path:
+def environment(root: Path, sdk: str, version: str) -> Path:
     """Make a virtual environment with that SDK, what its tests need, and otelstream; return its Python."""
-    home = root / version / "venv"
+    home = root / f"{sdk}-{version}" / "venv"
     python = home / ("Scripts" if os.name == "nt" else "bin") / "python"
     ready = home / "ready"
     if not ready.exists():
         venv.create(home, with_pip=True, clear=True)
-        wanted = [f"anthropic[aiohttp,bedrock]=={version}", "-e", str(PROJECT), *NEEDS]
+        wanted = [f"{sdk}[{EXTRAS[sdk]}]=={version}", "-e", str(PROJECT), *NEEDS]
         subprocess.run([python, "-m", "pip", "install", "--quiet", *wanted], check=True)
         ready.touch()
     return python
 
 
-def sources(root: Path, version: str) -> Path:
+def sources(root: Path, sdk: str, version: str) -> Path:
     """Download and unpack the source distribution; return where its tests are."""
-    home = root / version
-    unpacked = home / f"anthropic-{version}"
+    home = root / f"{sdk}-{version}"
+    unpacked = home / f"{sdk}-{version}"
     if not unpacked.exists():
         subprocess.run(
-            [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", "anthropic",
-             "--dest", home, f"anthropic=={version}"],
+            [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", sdk,
+             "--dest", home, f"{sdk}=={version}"],
             check=True,
         )  # fmt: skip
-        with tarfile.open(home / f"anthropic-{version}.tar.gz") as archive:
+        with tarfile.open(home / f"{sdk}-{version}.tar.gz") as archive:
             archive.extractall(home, filter="data")
         # Its tests are to test what is installed.
         shutil.rmtree(unpacked / "src")
@@ -111,7 +121,9 @@ def results(
         *("--junitxml", report, "-o", "junit_family=xunit1"),
         *(name for name in wanted if (tests / name).exists()),
     ]
-    clean = {key: value for key, value in os.environ.items() if not key.startswith(("ANTHROPIC", "OTEL", "PYTEST"))}
+    clean = {
+        key: value for key, value in os.environ.items() if not key.startswith(("ANTHROPIC", "OPENAI", "OTEL", "PYTEST"))
+    }
     clean |= {"PYTHONPATH": str(HERE), **settings}
     done = subprocess.run(command, cwd=tests, env=clean, capture_output=True, text=True, check=False)
     if not report.exists():
@@ -127,18 +139,19 @@ def results(
     return outcomes
 
 
-def compare(root: Path, version: str) -> bool:
+def compare(root: Path, sdk: str, version: str) -> bool:
     """Run each suite both ways, print a summary; return whether every test went the same, but for those named."""
     same, bare = True, {}
-    for suite, wanted, settings, known in SUITES:
-        python, tests, report = environment(root, version), sources(root, version), root / version / "report.xml"
+    for suite, wanted, settings, known in SUITES[sdk]:
+        python, tests = environment(root, sdk, version), sources(root, sdk, version)
+        report = root / f"{sdk}-{version}" / "report.xml"
         started = time.perf_counter()
         if wanted not in bare:
             bare[wanted] = results(python, tests, report, wanted, on=False, settings={})
         observed = results(python, tests, report, wanted, on=True, settings=settings)
-        title = f"anthropic {version}, {suite}"
+        title = f"{sdk} {version}, {suite}"
         same = _said(title, bare[wanted], observed, known, time.perf_counter() - started) and same
-    return same and bool(bare[WANTED])
+    return same and all(bare[wanted] for _, wanted, *_ in SUITES[sdk][:1])
 
 
 def _said(title: str, bare: dict[str, str], observed: dict[str, str], may: dict[str, str], seconds: float) -> bool:
@@ -161,14 +174,15 @@ def _said(title: str, bare: dict[str, str], observed: dict[str, str], may: dict[
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--version", action="append", help=f"SDK versions; by default {' and '.join(VERSIONS)}")
+    parser.add_argument("--sdk", choices=VERSIONS, default="anthropic", help="default: %(default)s")
+    parser.add_argument("--version", action="append", help="versions of it; by default an old one and the newest")
     parser.add_argument("--dir", type=Path, default=PROJECT / ".venv-foreign", help="where environments are kept")
     options = parser.parse_args()
     root: Path = options.dir.resolve()
     same = []
-    for version in options.version or VERSIONS:
-        (root / version).mkdir(parents=True, exist_ok=True)
-        same.append(compare(root, version))
+    for version in options.version or VERSIONS[options.sdk]:
+        (root / f"{options.sdk}-{version}").mkdir(parents=True, exist_ok=True)
+        same.append(compare(root, options.sdk, version))
     return 0 if all(same) else 1
 
 
