@@ -83,6 +83,7 @@ RESPONSE_TIME_TO_FIRST_CHUNK: Final = "gen_ai.response.time_to_first_chunk"
 INPUT_TOKENS: Final = "gen_ai.usage.input_tokens"
 OUTPUT_TOKENS: Final = "gen_ai.usage.output_tokens"
 CACHE_READ_TOKENS: Final = "gen_ai.usage.cache_read.input_tokens"
+REASONING_TOKENS: Final = "gen_ai.usage.reasoning.output_tokens"
 CACHE_WRITE_TOKENS: Final = "gen_ai.usage.cache_creation.input_tokens"
 TOKEN_TYPE: Final = "gen_ai.token.type"
 TOOL_NAME: Final = "gen_ai.tool.name"
@@ -372,6 +373,7 @@ SPAN_ATTRIBUTES: Final[tuple[SpanAttribute, ...]] = (
     SpanAttribute(INPUT_TOKENS, "int", "cached tokens included"),
     SpanAttribute(OUTPUT_TOKENS, "int", "only once the provider has given its final count"),
     SpanAttribute(CACHE_READ_TOKENS, "int", "read from the prompt cache"),
+    SpanAttribute(REASONING_TOKENS, "int", "of the output, spent on reasoning; where the provider tells"),
     SpanAttribute(CACHE_WRITE_TOKENS, "int", "written to the prompt cache"),
     SpanAttribute(ERROR_TYPE, "string", "the provider's or the transport's word for a failure"),
 )

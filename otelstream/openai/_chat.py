@@ -168,12 +168,14 @@ def _arguments(choice: dict[str, Any]) -> Iterator[f.Delta]:
 
 
 def usage_of(usage: dict[str, Any], input_name: str, output_name: str) -> dict[str, int]:
-    """Token counts as the conventions name them; cached ones are part of the input here."""
-    details = _object(usage.get(f"{input_name}_details"))
+    """Token counts as the conventions name them; cached ones are part of the input here, reasoning of the output."""
+    read = _object(usage.get(f"{input_name}_details"))
+    written = _object(usage.get(f"{output_name}_details"))
     counts = {
         s.INPUT_TOKENS: usage.get(input_name),
         s.OUTPUT_TOKENS: usage.get(output_name),
-        s.CACHE_READ_TOKENS: details.get("cached_tokens"),
+        s.CACHE_READ_TOKENS: read.get("cached_tokens"),
+        s.REASONING_TOKENS: written.get("reasoning_tokens"),
     }
     return {
         name: value

@@ -13,8 +13,10 @@ import shapes
 from matrix.telemetry import Telemetry
 
 import otelstream
+from otelstream import _semconv as s
 from otelstream.testing import Recorder
 
+COUNTS = (s.INPUT_TOKENS, s.OUTPUT_TOKENS, s.CACHE_READ_TOKENS, s.REASONING_TOKENS)
 MESSAGES: list[dict[str, Any]] = [{"role": "user", "content": "What blows over the harbour?"}]
 CHAT: dict[str, Any] = {"model": "some-model", "messages": MESSAGES}
 RESPONSES: dict[str, Any] = {"model": "some-model", "input": "What blows over the harbour?"}

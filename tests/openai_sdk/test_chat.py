@@ -11,7 +11,7 @@ import pytest
 import shapes
 
 import otelstream
-from openai_sdk.conftest import CHAT, Scene, call, chunk, data, read
+from openai_sdk.conftest import CHAT, COUNTS, Scene, call, chunk, data, read
 from otelstream import _semconv as s
 
 ROLE = chunk({"role": "assistant", "content": ""})
@@ -19,6 +19,7 @@ WORDS = [chunk({"content": word}) for word in ("Calm ", "seas, ", "then ", "wind
 STOP = chunk(finish="stop")
 USAGE = {**chunk(), "choices": [], "usage": {
     "prompt_tokens": 30, "completion_tokens": 4, "total_tokens": 34, "prompt_tokens_details": {"cached_tokens": 20},
+    "completion_tokens_details": {"reasoning_tokens": 3},
 }}  # fmt: skip
 ERROR = {"error": {"message": "no", "type": "server_error", "code": 500}}
 FILTER = {**chunk(), "choices": [], "id": "", "model": "", "prompt_filter_results": []}
@@ -102,7 +103,7 @@ def test_what_is_said(scene: Scene) -> None:
     has = dict(span.attributes or {})
     assert span.name == "chat some-model"
     assert (has[s.PROVIDER], has[s.OPERATION], has[s.RESPONSE_MODEL]) == ("openai", "chat", "some-model-1")
-    assert (has[s.INPUT_TOKENS], has[s.OUTPUT_TOKENS], has[s.CACHE_READ_TOKENS]) == (30, 4, 20)
+    assert [has[name] for name in COUNTS] == [30, 4, 20, 3]
     assert (has[s.CHUNKS], has[s.VISIBLE_CHARS], has[s.FINISH_REASONS]) == (4, 21, ("stop",))
     assert has[s.SERVER_ADDRESS] == "provider.invalid"
 

@@ -12,7 +12,7 @@ import openai
 import pytest
 
 import otelstream
-from openai_sdk.conftest import RESPONSES, Scene, read
+from openai_sdk.conftest import COUNTS, RESPONSES, Scene, read
 from otelstream import _semconv as s
 
 pytestmark = pytest.mark.skipif(not hasattr(openai.OpenAI, "responses"), reason="a newer SDK has the Responses API")
@@ -58,7 +58,7 @@ def function(index: int, *pieces: str) -> tuple[bytes, list[bytes], list[bytes]]
 
 BEGIN = [response("created"), response("in_progress")]
 USAGE = {"input_tokens": 30, "output_tokens": 9, "total_tokens": 39, "input_tokens_details": {"cached_tokens": 8},
-         "output_tokens_details": {"reasoning_tokens": 0}}  # fmt: skip
+         "output_tokens_details": {"reasoning_tokens": 5}}  # fmt: skip
 END = response("completed", status="completed", usage=USAGE)
 TEXT = message(0, "Calm ", "seas, ", "then ", "wind.")
 HEAD, PIECES, TAIL = function(1, '{"city":', ' "H"}')
@@ -122,7 +122,7 @@ def test_what_is_said(scene: Scene) -> None:
     view = scene.recorder.stream
     has = view.attributes
     assert (has[s.RESPONSE_ID], has[s.RESPONSE_MODEL]) == ("resp_1", "some-model-1")
-    assert (has[s.INPUT_TOKENS], has[s.OUTPUT_TOKENS], has[s.CACHE_READ_TOKENS]) == (30, 9, 8)
+    assert [has[name] for name in COUNTS] == [30, 9, 8, 5]
     assert (view.chunks, view.visible_chars, view.finish_reason) == (6, 21, "tool_calls")
     (call,) = view.tool_calls or ()
     assert (call.name, call.id, call.size, call.input, call.inferred, call.preamble) == (
