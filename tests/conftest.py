@@ -25,6 +25,7 @@ from opentelemetry.util._once import Once
 
 import otelstream
 from otelstream._core.emit import observed
+from otelstream._core.process import runtime as process
 from otelstream._face import instrumentor
 from otelstream.testing import ProviderSimulator
 
@@ -50,14 +51,14 @@ def _as_a_fresh_process() -> None:
     callbacks, no global providers (the newest Anthropic SDK makes its own spans as soon as there is one of traces),
     loggers at their own level.
     """
-    otelstream.uninstrument()
     instrumentor._ended.clear()
     instrumentor._repeats.clear()
     gc.collect()  # streams that an earlier module dropped in a cycle are open until then
-    if otelstream.open_streams():
-        gc.unfreeze()
-        gc.collect()
     gc.freeze()  # what is imported is never garbage: with the SDKs' models every collection takes a quarter second
+    for left in process.runtimes():
+        left._open.clear()  # streams that were begun without an SDK, for which nobody has to end them
+    otelstream.uninstrument()
+    process._settle()
     os.environ.pop("ANTHROPIC_OPEN_TELEMETRY", None)
     trace._TRACER_PROVIDER, trace._TRACER_PROVIDER_SET_ONCE = None, Once()
     metrics._internal._METER_PROVIDER, metrics._internal._METER_PROVIDER_SET_ONCE = None, Once()
