@@ -9,7 +9,10 @@ from typing import Any
 
 import openai
 import pytest
+from matrix.telemetry import Telemetry
 
+import otelstream
+from otelstream import _semconv as s
 from otelstream.testing import ProviderSimulator, Script, script, script_names
 from otelstream.testing._chat import REASONS
 from otelstream.testing._scripts import message_of
@@ -143,3 +146,21 @@ def test_the_same_faults(provider: ProviderSimulator, client: openai.OpenAI, rou
     provider.play("text_short", fault="cut_after=chunks:1")
     with pytest.raises(openai.APIConnectionError):
         read()
+
+
+def test_azure(provider: ProviderSimulator, telemetry: Telemetry) -> None:
+    """Azure's clients ask at another path, with a deployment for a model: chat and responses are told as Azure's."""
+    options: dict[str, Any] = {"azure_endpoint": provider.base_url, "api_version": "2025-03-01-preview"}
+    otelstream.instrument(tracer_provider=telemetry.tracer_provider, meter_provider=telemetry.meter_provider)
+    try:
+        with openai.AzureOpenAI(api_key="unused", max_retries=0, **options) as azure:
+            list(azure.chat.completions.create(**CHAT, stream=True))
+            with azure.responses.create(**RESPONSES, stream=True) as stream:
+                next(iter(stream))
+    finally:
+        otelstream.uninstrument()
+
+    assert "/deployments/" in provider.log[-2].request.path
+    said = [dict(span.attributes or {}) for span in telemetry.spans()]
+    assert [has[s.PROVIDER] for has in said] == ["azure.ai.openai"] * 2
+    assert [has[s.OUTCOME] for has in said] == ["completed", "cancelled"]
