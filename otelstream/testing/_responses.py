@@ -98,7 +98,10 @@ class Responses(OpenAI):
     # --- items --------------------------------------------------------------------------------------------
 
     def _place(self) -> dict[str, Any]:
-        return {"item_id": self._item["id"], "output_index": len(self._response["output"]) - 1}
+        return {"item_id": self._item["id"], **self._where()}
+
+    def _where(self) -> dict[str, Any]:
+        return {"output_index": len(self._response["output"]) - 1}
 
     def _begin_item(self, event: Event, block: Mapping[str, Any]) -> list[Event]:
         item = _item_of(block, len(self._response["output"]), self._response["id"])
@@ -124,9 +127,6 @@ class Responses(OpenAI):
             ]
             self._open = False  # until its result
         return events
-
-    def _where(self) -> dict[str, Any]:
-        return {"output_index": len(self._response["output"]) - 1}
 
     def _delta(self, event: Event, text: str) -> list[Event]:
         item, padding = self._item, make_id("", event.chars, 14 - event.chars % 8)[3:]
