@@ -3,15 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
-from time import perf_counter as clock
 from typing import Any
 
 from otelstream._core.record.call import hash_of
 from otelstream._core.tools.registry import declared, registry, serving
 from otelstream._core.tools.run import Run
 from otelstream._core.tools.spans import told_elsewhere
+from otelstream._stainless.results import carried
 from otelstream._trouble import trouble
 
 SCOPE = "com.anthropic.sdk.python"  # of the spans that the SDK makes of itself
@@ -43,31 +43,18 @@ def attach(wrap: Wrap) -> None:
             wrap(cls, name, wrapper)
 
 
-def request(options: Any) -> None:
-    """A request goes out: it may carry results of tools that nobody saw run. Never raises."""
-    if registry.idle:
-        return
-    try:
-        body = getattr(options, "json_data", None)
-        if isinstance(body, Mapping):
-            _results(body.get("messages"))
-    except Exception:
-        trouble("reading tool results")
-
-
-def _results(messages: object) -> None:
-    """A later request carries the results of calls: they have run by now, if nobody saw them run. Ids only."""
-    now = clock()
+def _found(body: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
+    messages = body.get("messages")
     for message in reversed(messages if isinstance(messages, (list, tuple)) else ()):
         if not isinstance(message, Mapping) or message.get("role") == "assistant":
             return
         content = message.get("content")
         for block in content if isinstance(content, (list, tuple)) else ():
-            if not isinstance(block, Mapping) or block.get("type") != "tool_result":
-                continue
-            call = registry.by_id(str(block.get("tool_use_id")))
-            if call is not None and registry.dispatched(call, "tool_result", now):
-                registry.finished(call, "failed" if block.get("is_error") is True else "committed", now)
+            if isinstance(block, Mapping) and block.get("type") == "tool_result":
+                yield str(block.get("tool_use_id")), block.get("is_error") is True
+
+
+request = carried(_found)
 
 
 def _run_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Run | None:

@@ -149,7 +149,11 @@ def skipped(package: str) -> list[str]:
     for shape, name, why in cells(package):
         if why:
             where.setdefault(why, {}).setdefault(name, set()).add(shape.reading)
-    lines = ["beta.messages is crossed where its classes are its own; what it shares with messages is run there."]
+    lines = []
+    if package == "anthropic":
+        lines.append(
+            "beta.messages is crossed where its classes are its own; what it shares with messages is run there."
+        )
     for why, count in counts.most_common():
         lines.append(f"{count:4} cells: {why}")
         lines += [f"        {name}: {', '.join(sorted(readings))}" for name, readings in where[why].items()]

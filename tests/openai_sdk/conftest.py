@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Iterator, Sequence
+from operator import attrgetter
 from typing import Any
 
 import openai
@@ -59,6 +61,26 @@ class Scene:
 
     def chat(self, **more: Any) -> Any:
         return self.client.chat.completions.create(**CHAT, **more, stream=True)
+
+    def fails(self, api: str, ask: dict[str, Any], way: str) -> bool:
+        """Read one answer of that API to its end; whether the SDK raised."""
+        sync, asynchronous = (attrgetter(api)(client) for client in (self.client, self.aclient))
+
+        async def areads() -> None:
+            async for _ in await asynchronous.create(**ask, stream=True):
+                continue
+
+        try:
+            if way == "create":
+                read(sync.create(**ask, stream=True))
+            elif way == "lines":
+                with sync.with_streaming_response.create(**ask, stream=True) as response:
+                    read(response.iter_lines())
+            else:
+                asyncio.run(areads())
+        except Exception:
+            return True
+        return False
 
     def verdict(self) -> tuple[Any, ...]:
         """Outcome, fault and trigger of the one stream."""

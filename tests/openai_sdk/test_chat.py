@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 from typing import Any
 
@@ -69,21 +68,7 @@ def test_endings(scene: Scene, name: str, way: str) -> None:
     pieces, wanted = ENDINGS[name]
     scene.plays(pieces)
 
-    async def areads() -> None:
-        async for _ in await scene.aclient.chat.completions.create(**CHAT, stream=True):
-            continue
-
-    failed = False
-    try:
-        if way == "create":
-            read(scene.chat())
-        elif way == "lines":
-            with scene.client.chat.completions.with_streaming_response.create(**CHAT, stream=True) as response:
-                read(response.iter_lines())
-        else:
-            asyncio.run(areads())
-    except Exception:
-        failed = True
+    failed = scene.fails("chat.completions", CHAT, way)
     assert wanted[0] == "failed" or not failed
     gc.collect()
 

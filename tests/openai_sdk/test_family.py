@@ -19,7 +19,7 @@ from otelstream.testing import ProviderSimulator, Recorder
 
 ROWS = {row.provider: row for row in (family.GROQ, family.TOGETHER, family.CEREBRAS, family.FIREWORKS)}
 ASK: dict[str, Any] = {"model": "some-model", "messages": [{"role": "user", "content": "What blows?"}]}
-# What is played, and the verdict; of some the SDKs hand out nothing that would tell.
+# What is played, and the verdict; some of these SDKs swallow the error and hand out nothing of it.
 ENDINGS: dict[str, tuple[str | None, tuple[str, str]]] = {
     "whole": (None, ("completed", "none")),
     "cut": ("cut_after=chunks:2", ("failed", "connection_lost")),

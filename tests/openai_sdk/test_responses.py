@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import json
 from typing import Any
@@ -91,21 +90,7 @@ def test_endings(scene: Scene, name: str, way: str) -> None:
     pieces, wanted = ENDINGS[name]
     scene.plays(pieces)
 
-    async def areads() -> None:
-        async for _ in await scene.aclient.responses.create(**RESPONSES, stream=True):
-            continue
-
-    failed = False
-    try:
-        if way == "create":
-            read(scene.client.responses.create(**RESPONSES, stream=True))
-        elif way == "lines":
-            with scene.client.responses.with_streaming_response.create(**RESPONSES, stream=True) as raw:
-                read(raw.iter_lines())
-        else:
-            asyncio.run(areads())
-    except Exception:
-        failed = True
+    failed = scene.fails("responses", RESPONSES, way)
     gc.collect()
 
     view = scene.recorder.stream
