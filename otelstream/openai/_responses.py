@@ -26,6 +26,8 @@ _DELTAS: dict[str, tuple[s.BlockKind, bool]] = {
 }
 # Items that the application is to run, by where their input stands; all other calls the provider runs itself.
 _CALLS = {"function_call": "arguments", "custom_tool_call": "input"}
+# Counts the events: behind the text of a delta, or before it.
+_COUNTER = "sequence_number"
 _PLACES = ("output_index", "content_index", "summary_index")
 _INCOMPLETE = {"max_output_tokens": "length", "content_filter": "content_filter"}
 _PARTS_DONE = frozenset({
@@ -56,8 +58,12 @@ class Grammar:
         if any(place not in data for place in places):  # written with blanks
             self.shape = None
             return
+        head, counted, rest = prefix.partition(f'"{_COUNTER}":')
         # With what follows: item 1 is not item 12.
         behind = [data[at : at + len(place) + 1] for place in places if (at := data.index(place)) >= len(prefix)]
+        if counted:
+            prefix = head + counted
+            behind.insert(0, rest)
         if len(behind) == 1:
             (mine,) = behind
             self.shape = lambda data: data.startswith(prefix) and mine in data
@@ -144,7 +150,7 @@ def _delta(event: dict[str, Any], kind: str) -> f.Delta | None:
         return None
     block, visible = _DELTAS[kind]
     key = _place(event) if block == "other" else _part(event)
-    return f.Delta(key, "delta", text, block, visible)
+    return f.Delta(key, "delta", text, block, visible, _COUNTER)
 
 
 def _place(event: dict[str, Any]) -> f.Key:

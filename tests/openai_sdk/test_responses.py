@@ -13,6 +13,7 @@ import pytest
 import otelstream
 from openai_sdk.conftest import COUNTS, RESPONSES, Scene, read
 from otelstream import _semconv as s
+from otelstream.openai import _responses
 
 pytestmark = pytest.mark.skipif(not hasattr(openai.OpenAI, "responses"), reason="a newer SDK has the Responses API")
 
@@ -126,6 +127,32 @@ def test_interleaved_functions(scene: Scene) -> None:
     assert [(c.name, c.size, c.input) for c in scene.recorder.stream.tool_calls or ()] == [
         ("tool_1", 13, "valid"), ("tool_2", 8, "valid"),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("early", [True, False], ids=["before the text", "behind it"])
+def test_numbers_of_events(scene: Scene, early: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever the number of an event stands, deltas are read unparsed but for the first of a block."""
+    words = ["Calm ", 'say "x" ', "back\\slash ", "\u00e9t\u00e9 ", "\n", ',"delta":"no" '] * 40
+
+    def deltas(item: int, first: int) -> list[bytes]:
+        numbers = [{"sequence_number": n} for n in range(first, first + len(words))]  # of one to three digits
+        places = {"item_id": f"msg_{item}", "output_index": item, "content_index": 0}
+        return [
+            event("response.output_text.delta", **(number if early else {}), **places, delta=word, logprobs=[],
+                  obfuscation="x" * (len(word) % 5), **({} if early else number))
+            for number, word in zip(numbers, words, strict=True)
+        ]  # fmt: skip
+
+    scene.plays([*BEGIN, *deltas(1, 4), *deltas(12, 900), END])
+    parsed: list[Any] = []
+    whole = _responses._delta
+    monkeypatch.setattr(_responses, "_delta", lambda *args: (parsed.append(args), whole(*args))[1])
+
+    read(scene.client.responses.create(**RESPONSES, stream=True))
+
+    view = scene.recorder.stream
+    assert (view.chunks, view.visible_chars) == (480, 2 * len("".join(words)))
+    assert len(parsed) == 2
 
 
 def test_the_helper(scene: Scene) -> None:

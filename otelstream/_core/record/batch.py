@@ -78,7 +78,8 @@ def _one_by_one(stream: StreamObservation, batch: list[str], gaps: list[float], 
 
 def _learn(stream: StreamObservation, block: Block, delta: Delta, data: str) -> None:
     """Deltas of `block` come now: know the next ones by how this one looks."""
-    if (not block.prefix and block.learn(data, delta.field, delta.text)) or block is not stream.block:
+    new = not block.prefix and block.learn(data, delta.field, delta.text, delta.counter)
+    if new or block is not stream.block:
         stream.grammar.learned(block.prefix, data if block.prefix else "")
     stream.block = block
 

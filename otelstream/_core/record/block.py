@@ -23,7 +23,9 @@ _REST_OF_STRING = re.compile(r'[^"\\]*(?:\\.[^"\\]*)*')
 class Block:
     """A block that is open, or the place of chunks that belong to none (`kind` None)."""
 
-    __slots__ = ("buffer", "cut", "detector", "ended", "inside", "key", "kind", "padded", "prefix", "tool", "visible")
+    __slots__ = (
+        "buffer", "counter", "cut", "detector", "ended", "inside", "key", "kind", "padded", "prefix", "tool", "visible",
+    )  # fmt: skip
 
     def __init__(
         self, key: Key | None, kind: s.BlockKind | None, *, visible: bool = False, tool: ToolCall | None = None
@@ -32,14 +34,17 @@ class Block:
         self.ended = False  # by inference: more of it would take that back
         self.buffer: list[str] = []
         self.detector: RepetitionDetector | None = None
-        self.prefix = ""  # everything before the text of a delta of this block; "" until seen
+        self.prefix = ""  # everything before the text of a delta of this block but the counter; "" until seen
+        self.counter = 0  # where a number stands in it that is another in each event; 0: there is none
         self.inside = False  # more of the event follows the text
         self.padded = False
         self.cut: Callable[[str], str] = str  # takes the text out of one that nothing pads
 
     def texts(self, batch: list[str]) -> str | None:
         """The text of deltas that all look like the first of the block; None if one does not, or is empty."""
-        prefix = self.prefix
+        prefix, counter = self.prefix, self.counter
+        if counter:
+            batch = [data[:counter] + data[data.find(",", counter) :] for data in batch]
         # Whatever sorts between two strings with a prefix has it too.
         if not prefix or not (min(batch).startswith(prefix) and max(batch).startswith(prefix)):
             return None
@@ -64,7 +69,7 @@ class Block:
             text = "".join(texts)
         return _unescaped(text, texts)
 
-    def learn(self, data: str, field: str, text: str) -> bool:
+    def learn(self, data: str, field: str, text: str, counter: str = "") -> bool:
         """Remember how the deltas of this block look, if the short way gives the same `text` as the parser."""
         name, at = f'"{field}"', -1
         while (at := data.find(name, at + 1)) >= 0:
@@ -79,10 +84,18 @@ class Block:
             if same:
                 rest = data[found.end() + 1 :]
                 self.inside = bool(rest.strip(" }"))
-                self.prefix = data[:start]
-                self.cut = itemgetter(slice(start, -1 - rest.count("}")))
+                self.prefix = self._uncounted(data[:start], counter)
+                self.cut = itemgetter(slice(len(self.prefix), -1 - rest.count("}")))
                 return True
         return False
+
+    def _uncounted(self, prefix: str, counter: str) -> str:
+        name = f'"{counter}":'
+        at = prefix.find(name) if counter else -1
+        if at < 0:
+            return prefix
+        self.counter = at + len(name)
+        return prefix[: self.counter] + prefix[prefix.find(",", self.counter) :]
 
     def add_input(self, text: str, gaps: list[float]) -> None:
         """Keep a piece of the tool input that this block carries."""

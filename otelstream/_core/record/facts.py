@@ -34,13 +34,17 @@ class Opened(NamedTuple):
 
 
 class Delta(NamedTuple):
-    """One generated piece: the JSON string under `field` of its event, decoded. Opens its block where nobody has."""
+    """One generated piece: the JSON string under `field` of its event, decoded. Opens its block where nobody has.
+
+    `counter` names a number that is another in each event, where it may stand before the text.
+    """
 
     key: Key
     field: str
     text: str
     kind: BlockKind = "other"
     visible: bool = False
+    counter: str = ""
 
 
 class Closed(NamedTuple):

@@ -29,7 +29,7 @@ class Grammar(Protocol):
     def learned(self, prefix: str, data: str) -> None:
         """The deltas of the block that is read now begin with `prefix`, up to their text, as `data` does.
 
-        Both are "" when that is unknown again.
+        Both are "" when that is unknown again. The number of a `counter` is left out of `prefix`.
         """
         ...
 
