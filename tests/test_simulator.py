@@ -463,6 +463,7 @@ class TestThroughTheSDK:
             ("gzip", None, "end_turn"),
             ("end_after=finish", None, "end_turn"),
             ("end_after=chunks:3", None, "None"),
+            ("no_finish", None, "None"),
         ],
     )
     def test_faults(

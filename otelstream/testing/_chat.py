@@ -35,8 +35,7 @@ class Chat(OpenAI):
         self._choices = body["n"] if isinstance(body.get("n"), int) else 1
         self._head: dict[str, Any] = {}
         self._usage: dict[str, Any] = {}
-        self._calls = 0
-        self._asking = False
+        self._calls: dict[int, int] = {}  # those that the application is to run, by their blocks
 
     def say(self, event: Event) -> list[Event]:
         payload = event.payload
@@ -49,10 +48,11 @@ class Chat(OpenAI):
         if event.kind == "thinking":
             return self._deltas(event, {"reasoning_content": delta["thinking"]})
         if event.kind == "block_start":
-            return self._open(event, payload["content_block"])
-        if event.kind == "tool_input" and event.chars and self._asking:
+            return self._open(event, payload["content_block"], payload["index"])
+        if event.kind == "tool_input" and event.chars and payload["index"] in self._calls:
             arguments = {"arguments": delta["partial_json"]}
-            return self._deltas(event, {"tool_calls": [{"index": self._calls - 1, "function": arguments}]})
+            call = {"index": self._calls[payload["index"]], "function": arguments}
+            return self._deltas(event, {"tool_calls": [call]})
         if event.kind == "message_delta":
             self._usage.update(payload["usage"])
             return self._deltas(event, {}, REASONS.get(delta["stop_reason"], delta["stop_reason"]))
@@ -73,19 +73,19 @@ class Chat(OpenAI):
             "system_fingerprint": None,
         }
 
-    def _open(self, event: Event, block: Mapping[str, Any]) -> list[Event]:
-        self._asking = block["type"] == "tool_use"
-        if not self._asking:
+    def _open(self, event: Event, block: Mapping[str, Any], index: int) -> list[Event]:
+        if block["type"] != "tool_use":
             return []
+        self._calls[index] = len(self._calls)
         function = {"name": block["name"], "arguments": ""}
-        call = {"index": self._calls, "id": call_id(block), "type": "function", "function": function}
-        self._calls += 1
+        call = {"index": self._calls[index], "id": call_id(block), "type": "function", "function": function}
         return self._deltas(event, {"tool_calls": [call]})
 
     def _deltas(self, event: Event, delta: Mapping[str, Any], reason: str | None = None) -> list[Event]:
         return [
             self._chunk(event.kind, event.chars, [{"index": index, "delta": delta, "finish_reason": reason}])
             for index in range(self._choices)
+            if index != event.without
         ]
 
     def _chunk(self, kind: Kind, chars: int, choices: list[Any], usage: Any = None) -> Event:
@@ -135,6 +135,21 @@ def usage_of(usage: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+class Azure(Chat):
+    """Chat completions of Azure: before the answer it says what its filter thinks of the prompt."""
+
+    def say(self, event: Event) -> list[Event]:
+        said = super().say(event)
+        if event.kind != "message_start":
+            return said
+        results = {
+            name: {"filtered": False, "severity": "safe"} for name in ("hate", "self_harm", "sexual", "violence")
+        }
+        prompt = {"prompt_index": 0, "content_filter_results": results}
+        first = {"choices": [], "created": 0, "id": "", "model": "", "object": "", "prompt_filter_results": [prompt]}
+        return [Event("", to_json(first).encode()), *said]
+
+
 class Completions(Chat):
     """The completions before chat: nothing but text."""
 
@@ -147,7 +162,11 @@ class Completions(Chat):
             return []
         self._head["object"] = self.kind
         shared = {"text": delta.get("content", ""), "logprobs": None, "finish_reason": reason}
-        return [self._chunk(event.kind, event.chars, [{"index": index, **shared}]) for index in range(self._choices)]
+        return [
+            self._chunk(event.kind, event.chars, [{"index": index, **shared}])
+            for index in range(self._choices)
+            if index != event.without
+        ]
 
     def whole(self, message: dict[str, Any]) -> dict[str, Any]:
         made = super().whole(message)

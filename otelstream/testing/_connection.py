@@ -14,9 +14,10 @@ import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from typing import Any, Literal
 
-from otelstream.testing._chat import Chat, Completions
+from otelstream.testing._chat import Azure, Chat, Completions
 from otelstream.testing._desk import Desk
 from otelstream.testing._dialects import Dialect, Messages
 from otelstream.testing._events import PING, Event, ScriptError, make_id, to_json
@@ -36,10 +37,11 @@ except ImportError:  # pragma: no cover
 _ID = re.compile(rb'"((msg|toolu|srvtoolu|mcptoolu|container)_[0-9A-Za-z]{10,})"')
 _GENERATED = {"text", "thinking", "tool_input"}
 _ROUTES: dict[str, Callable[[Any], Dialect]] = {
-    "/messages": Messages,
-    "/chat/completions": Chat,
-    "/completions": Completions,
-    "/responses": Responses,
+    "*/messages": Messages,
+    "*/deployments/*/chat/completions": Azure,
+    "*/chat/completions": Chat,
+    "*/completions": Completions,
+    "*/responses": Responses,
 }
 
 
@@ -190,7 +192,7 @@ class Connection(asyncio.Protocol):
     def _refusal_of(request: Request) -> Plan | None:
         """What the provider would not accept either."""
         if request.method != "POST" or _route_of(request) is None:
-            served = ", ".join(f"…{route}" for route in _ROUTES)
+            served = ", ".join(route.replace("*", "…") for route in _ROUTES)
             message = f"simulator: no {request.method} {request.path}; it serves POST {served}"
             return make_plan("empty", Faults.http_error(404, message=message), None)
         if not isinstance(request.body, dict):
@@ -383,7 +385,7 @@ class Connection(asyncio.Protocol):
 
 
 def _route_of(request: Request) -> Callable[[Any], Dialect] | None:
-    return next((speaks for route, speaks in _ROUTES.items() if request.path.endswith(route)), None)
+    return next((speaks for route, speaks in _ROUTES.items() if fnmatchcase(request.path, route)), None)
 
 
 async def _sleep(seconds: float | None) -> None:

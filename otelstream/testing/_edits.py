@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from itertools import zip_longest
 from typing import Any, Literal
 
 from otelstream.testing._events import Event, ScriptError
@@ -107,6 +108,23 @@ def rewrite(plan: Plan, at: int, change: Callable[[str], str]) -> None:
     payload = plan.steps[at].event.payload
     payload["delta"]["partial_json"] = change(payload["delta"]["partial_json"])
     plan.steps[at] = replace(plan.steps[at], event=Event.of(payload))
+
+
+def take_turns(plan: Plan) -> None:
+    """Open all tool calls at the first of them, then send a fragment of each in turn, then close them."""
+    blocks = [step.event.payload for step in plan.steps if step.event.kind == "block_start"]
+    calls: dict[int, list[Step]] = {
+        block["index"]: [] for block in blocks if block["content_block"]["type"] == "tool_use"
+    }
+    if len(calls) < 2:
+        raise ScriptError("it has no two tool calls")
+    rest: list[Step] = []
+    for step in plan.steps:
+        calls.get(step.event.payload.get("index", -1), rest).append(step)
+    heads, ends = [call.pop(0) for call in calls.values()], [call.pop() for call in calls.values()]
+    turns = [step for each in zip_longest(*calls.values()) for step in each if step is not None]
+    at = plan.steps.index(heads[0])
+    plan.steps = [*rest[:at], *heads, *turns, *ends, *rest[at:]]
 
 
 def finish_at(plan: Plan, at: int, stop_reason: str, close: bool, **delta: Any) -> None:

@@ -50,7 +50,8 @@ def to_json(value: object) -> str:
 class Event:
     """One server-sent event: its name ("": none) and the exact bytes after `data: ` (None: no data line).
 
-    `chars` counts generated characters; `pause` is what the script itself waits before it, in seconds.
+    `chars` counts generated characters; `pause` is what the script itself waits before it, in seconds; `without`
+    is the one of several answers that it is not said of.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Event:
     kind: Kind = "other"
     chars: int = 0
     pause: float = 0.0
+    without: int | None = None
 
     @classmethod
     def of(cls, payload: Mapping[str, Any], pause: float = 0.0) -> Event:

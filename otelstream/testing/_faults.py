@@ -6,7 +6,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, ParamSpec
 
 from otelstream.testing._bundled import loop
@@ -22,6 +22,7 @@ from otelstream.testing._edits import (
     rewrite,
     silence,
     string_state,
+    take_turns,
 )
 from otelstream.testing._events import Event, ScriptError
 from otelstream.testing._plan import Plan, Step
@@ -266,6 +267,38 @@ class Faults:
             finish_at(plan, at, "refusal", close=True, stop_details=details)
 
         return apply
+
+    @staticmethod
+    @_named
+    def no_finish() -> Callable[[Plan], None]:
+        """Leave out the finish reason, and send the last event all the same."""
+
+        def apply(plan: Plan) -> None:
+            plan.steps = [step for step in plan.steps if step.event.kind != "message_delta"]
+
+        return apply
+
+    @staticmethod
+    @_named
+    def choice_cut_after(
+        point: Point = None, *, chunks: int | None = None, events: int | None = None, choice: int = 1
+    ) -> Callable[[Plan], None]:
+        """Say nothing more of one *choice* there, not even a finish reason, and go on with the others.
+
+        For APIs that give several answers where several are asked for (`n`).
+        """
+
+        def apply(plan: Plan) -> None:
+            at = index_at(plan, point, chunks, events)
+            plan.steps[at:] = [replace(step, event=replace(step.event, without=choice)) for step in plan.steps[at:]]
+
+        return apply
+
+    @staticmethod
+    @_named
+    def interleave_tools() -> Callable[[Plan], None]:
+        """Send a fragment of each tool input in turn, as where calls are told apart by their index."""
+        return take_turns
 
     @staticmethod
     @_named

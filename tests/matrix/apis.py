@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from otelstream import _semconv as s
 
 if TYPE_CHECKING:
-    from .cells import Shape
+    from .columns import Shape
     from .expectations import Truth
 
 PROMPT = "What blows?"
@@ -109,12 +109,14 @@ def _anthropic(name: str, readings: Sequence[str]) -> Api:
 
 
 def _chat(truth: Truth, kind: str, data: dict[str, Any]) -> None:
-    if "id" in data and truth.response_id is None:
-        truth.response_id = data["id"]
+    truth.response_id = truth.response_id or data.get("id") or None
     if usage := data.get("usage"):
         truth.usage = {s.INPUT_TOKENS: usage["prompt_tokens"], s.OUTPUT_TOKENS: usage["completion_tokens"]}
     if kind == "message_delta":
-        truth.finish = data["choices"][0]["finish_reason"]
+        choice = data["choices"][0]
+        truth.finishes[choice["index"]] = choice["finish_reason"]
+        if len(truth.finishes) == truth.exchange.request.body.get("n", 1):
+            truth.finish = choice["finish_reason"]
 
 
 def _choices(item: Any) -> Any:

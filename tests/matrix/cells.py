@@ -9,42 +9,25 @@ from typing import Any, Literal
 
 from otelstream.testing import Fault, Faults, Schedule, Script, prose, script
 
-from .apis import APIS, RAW, RUNNER, Api, Unlike
-
-WHOLE = frozenset({
-    "get_final_message()", "get_final_text()", "get_final_completion()", "get_final_response()", "until_done()",
-})  # fmt: skip
-HELPERS = frozenset({"stream() by events", "text_stream", RUNNER, *WHOLE})  # the SDK accumulates the message
-
-
-@dataclass(frozen=True)
-class Shape:
-    """How a cell reads: one column of the matrix."""
-
-    asynchronous: bool
-    api: str
-    reading: str
-    native: bool  # the SDK makes a span of its own
-    sdk: tuple[int, ...]  # its version
-
-    def __str__(self) -> str:
-        colour = "async" if self.asynchronous else "sync"
-        return f"{colour} {self.api} {self.reading}{'' if self.native else ', no native span'}"
-
-    @property
-    def of(self) -> Api:
-        """The API that it reads."""
-        return APIS[self.api]
-
-    @property
-    def helped(self) -> bool:
-        """Whether a helper of the SDK's accumulates the answer."""
-        return self.reading in HELPERS
-
-    @property
-    def lenient(self) -> bool:
-        """Whether nothing parses the events but otelstream."""
-        return self.reading in RAW
+from .apis import APIS, Unlike
+from .columns import (
+    ASYNCIO_CANCELS,
+    HELPER_HASTES,
+    HELPER_RAISES,
+    NATIVE_ENDED,
+    NO_FINISH,
+    NO_LOOP,
+    NO_WITH,
+    ONLY_ASYNC,
+    ONLY_CHAT,
+    ONLY_HELPERS,
+    READS_ON,
+    REASON_LAST,
+    RUNNER_BREAKS,
+    RUNNER_HOLDS,
+    RUNNER_LATE,
+    Shape,
+)
 
 
 @dataclass(frozen=True)
@@ -66,6 +49,7 @@ class Ending:
     do: str = "read"
     request: dict[str, Any] = field(default_factory=dict)
     retries: int = 0
+    path: str = ""  # where the API is asked, behind the address of the provider
     phase: str | None = None
     finish: str | None = None
     seen: int | Literal["finish"] | None = None  # what was read, where not all: so many chunks, or to the finish reason
@@ -78,6 +62,7 @@ ANSWER = Script("answer").text(prose(96), chunk=12)
 THINKING = Script("thinking").thinking(prose(60), chunk=12).text(prose(60), chunk=12)
 TOOL = Script("tool").text(prose(24), chunk=12).tool_use("get_weather", {"city": "Harbour Town"}, chunk=6)
 NOT_OBJECT = Script("not_object").text('{"city": 3}', chunk=4)
+TOOL_TWICE = TOOL.tool_use("get_weather", {"city": "Far Pier"}, chunk=4)
 TOOLS = [
     {
         "name": "get_weather",
@@ -87,49 +72,6 @@ TOOLS = [
 ]
 EAGER = [{**TOOLS[0], "eager_input_streaming": True}]
 SILENT = [F.hang_after(chunks=4)]  # so that the application leaves before the provider is done, always
-
-
-# --- which shapes cannot express an ending ------------------------------------------------------------------
-
-NO_LOOP = Unlike(lambda s: s.reading in WHOLE, "the call returns at the end only: the application has no loop to leave")
-NO_WITH = Unlike(lambda s: s.reading == RUNNER, "the runner is no context manager")
-NEEDS_WITH = Unlike(lambda s: s.reading != "create(stream=True)", "reading it whole does not depend on the `with`")
-ONLY_HELPERS = Unlike(lambda s: s.reading not in HELPERS, "`create()` takes no `output_format`")
-ONLY_ASYNC = Unlike(lambda s: not s.asynchronous, "a synchronous read cannot be cancelled from outside")
-NO_FINISH = Unlike(lambda s: s.reading == "text_stream", "text_stream hands out text only, never a finish reason")
-RUNNER_BREAKS = Unlike(lambda s: s.reading == RUNNER, "the runner is no context manager", {"do": "break_outside"})
-READS_ON = Unlike(
-    lambda s: s.lenient,
-    "nothing parses the event, so the application reads on to the end",
-    {
-        "by": "server", "outcome": "completed", "error_type": None, "seen": None, "phase": None, "finish": None,
-    },
-)  # fmt: skip
-ASYNCIO_CANCELS = Unlike(
-    lambda s: s.asynchronous, "asyncio turns Ctrl-C into a cancel of the main task", {"trigger": "task_cancel"}
-)
-NATIVE_ENDED = Unlike(
-    lambda s: s.native,
-    "the SDK ends its span at the cancel, before the TimeoutError leaves the `with`",
-    {"fault": "none", "trigger": "task_cancel"},
-)
-HELPER_RAISES = Unlike(
-    lambda s: s.helped and s.api != "responses",
-    "the SDK's helper parses the input as it comes, and raises",
-    {
-        "by": "sdk", "outcome": "failed", "error_type": "malformed_tool_call", "phase": "mid_stream", "finish": "error",
-    },
-)  # fmt: skip
-RUNNER_LATE = Unlike(
-    lambda s: s.reading == RUNNER and s.asynchronous,
-    "asyncio closes the runner's generators after the collector has taken them and the stream",
-    {"outcome": "abandoned", "trigger": "gc"},
-)
-RUNNER_HOLDS = Unlike(
-    lambda s: s.reading == RUNNER,
-    "the runner is a generator that holds the stream's `with`, and is dropped",
-    {"outcome": "cancelled", "trigger": "generator_close"},
-)
 
 
 def _app(says: str, do: str, outcome: str, *unlike: Unlike, **more: Any) -> Ending:
@@ -241,6 +183,61 @@ ENDINGS: dict[str, Ending] = {
         "cut_short",
         "api_error",
         faults=[F.end_after("finish")],
+    ),
+    "last event without a finish reason": Ending(
+        "the provider says that it is done, and not why",
+        "server",
+        "completed",
+        faults=[F.no_finish()],
+        unlike=(REASON_LAST,),
+    ),
+    "error event after the finish reason": Ending(
+        "the provider fails after the answer, before the last event",
+        "server",
+        "failed",
+        "provider_error",
+        "api_error",
+        faults=[F.error_after("finish", type="api_error")],
+    ),
+    "one of two choices cut": Ending(
+        "one choice has its finish reason, the other none, and the body ends properly",
+        "server",
+        "failed",
+        "cut_short",
+        "api_error",
+        faults=[F.choice_cut_after(chunks=3), F.end_after("finish")],
+        request={"n": 2},
+        unlike=(ONLY_CHAT,),
+    ),
+    "one of two choices cut, with the last event": Ending(
+        "one choice has its finish reason, the other none, and the provider says that it is done",
+        "server",
+        "completed",
+        faults=[F.choice_cut_after(chunks=3)],
+        request={"n": 2},
+        unlike=(ONLY_CHAT,),
+    ),
+    "pings alone for a while": Ending(
+        "the provider is silent but for pings, which are events or comments",
+        "server",
+        "completed",
+        faults=[F.ping_only_after(0.03, every=0.01, chunks=3)],
+    ),
+    "first chunk without a choice": Ending(
+        "the provider tells first what its filter thinks of the prompt, as Azure does",
+        "server",
+        "completed",
+        path="/openai/deployments/some-model",
+        unlike=(ONLY_CHAT,),
+    ),
+    "interleaved tool inputs": Ending(
+        "the inputs of two tool calls arrive in turns",
+        "server",
+        "completed",
+        play=TOOL_TWICE,
+        faults=[F.interleave_tools()],
+        request={"tools": TOOLS},
+        unlike=(ONLY_CHAT, HELPER_HASTES),
     ),
     "read time-out before the response": Ending(
         "the SDK's time-out passes before any status",

@@ -17,7 +17,8 @@ from typing import Any
 from otelstream import _semconv as s
 from otelstream.testing import ProviderSimulator
 
-from .cells import ANSWER, SILENT, WHOLE
+from .cells import ANSWER, SILENT
+from .columns import WHOLE
 
 ROOT = Path(__file__).resolve().parents[2]
 WANT = {

@@ -14,7 +14,8 @@ from otelstream import _semconv as s
 from otelstream.testing import Exchange, Write
 
 from .apis import Api, payload
-from .cells import Ending, Shape
+from .cells import Ending
+from .columns import Shape
 
 if TYPE_CHECKING:
     from .harness import Bench
@@ -43,9 +44,11 @@ class Truth:
         self.exchange, self.api = exchange, api
         self.read: list[Write] = _until(exchange.events, seen)
         self.answered = exchange.status is not None and exchange.status < 400
+        self.ended = any(write.kind == "message_stop" for write in self.read)
         self.visible = any(write.chunk and self._shows(write) for write in self.read)
         self.usage: dict[str, int] = {}
         self.finish = "error"
+        self.finishes: dict[int, str] = {}  # by choice, where there are several
         self.response_id: str | None = None
         for write in self.read:
             if data := payload(write.frame):
@@ -65,7 +68,7 @@ class Truth:
     def phase(self) -> str:
         if not self.answered:
             return "before_response"
-        if self.finish != "error":
+        if self.finish != "error" or self.ended:
             return "finished"
         return "mid_stream" if self.visible else "before_first_token"
 
@@ -145,7 +148,8 @@ def wanted(ending: Ending | None, truth: Truth) -> dict[str, Any]:
     whole = ending.outcome in ("completed", "truncated", "refused")
     out = ending.fault == "request_error" or ending.outcome == "caller_error"
     usage = dict(truth.usage)
-    if finish == "error":
+    told = truth.api.usage_last and truth.ended and not ending.finish  # that a finish reason is missing says nothing
+    if finish == "error" and not told:
         usage.pop(s.OUTPUT_TOKENS, None)
         if truth.api.usage_last:
             usage.clear()

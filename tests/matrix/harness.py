@@ -23,7 +23,8 @@ from otelstream.testing import Exchange, ProviderSimulator
 
 from . import applications, expectations
 from .apis import RUNNER
-from .cells import ENDINGS, HELPERS, SILENT, Ending, Shape, expected, script_of, shapes
+from .cells import ENDINGS, SILENT, Ending, expected, script_of, shapes
+from .columns import HELPERS, Shape
 from .interruptions import INTERRUPTIONS, interrupt_when
 from .telemetry import Telemetry
 
@@ -116,6 +117,8 @@ class Bench:
             request[shape.of.structured] = expectations.place()
         if ending.retries:
             client = client.with_options(max_retries=ending.retries)
+        if ending.path:
+            client = client.with_options(base_url=self.sim.base_url + ending.path)
         module = applications if shape.asynchronous else applications.synchronous()
         return module.READINGS[shape.reading](shape.of.of(client), **request)
 

@@ -9,16 +9,19 @@ from dataclasses import dataclass
 
 from otelstream import _semconv as s
 
-from .cells import ENDINGS, Shape, expected
+from .apis import APIS
+from .cells import ENDINGS, expected
+from .columns import Shape
 from .harness import Bench, cells, unable, version
 
 # What a row shows is what came out of the first of these shapes that can express it.
 REFERENCE = [
-    Shape(asynchronous, api, reading, False, version("anthropic"))
+    Shape(asynchronous, api, reading, False, version(APIS[api].package))
     for api, reading in (
         ("messages", "create(stream=True)"),
         ("messages", "stream() by events"),
         ("messages", "with_streaming_response, iter_lines()"),
+        ("chat.completions", "create(stream=True)"),
     )
     for asynchronous in (False, True)
 ]

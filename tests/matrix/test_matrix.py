@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from . import exits, table
-from .cells import Shape
+from .columns import Shape
 from .harness import CLIENTS, Bench, bench, cells, native
 
 CELLS = [(shape, name) for package in CLIENTS for shape, name, why in cells(package) if not why]

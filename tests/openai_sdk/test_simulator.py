@@ -13,7 +13,7 @@ from matrix.telemetry import Telemetry
 
 import otelstream
 from otelstream import _semconv as s
-from otelstream.testing import ProviderSimulator, Script, script, script_names
+from otelstream.testing import ProviderSimulator, Script, ScriptError, script, script_names
 from otelstream.testing._chat import REASONS
 from otelstream.testing._scripts import message_of
 
@@ -148,19 +148,48 @@ def test_the_same_faults(provider: ProviderSimulator, client: openai.OpenAI, rou
         read()
 
 
+def test_choices_that_part(provider: ProviderSimulator, client: openai.OpenAI) -> None:
+    """One of several choices is cut while the others go on; `[DONE]` may come without any finish reason."""
+    provider.play(Script("short").text("Calm seas.", chunk=5), fault="choice_cut_after=chunks:1")
+    provider.play(Script("short").text("Calm seas.", chunk=5), fault="no_finish")
+
+    two = list(client.chat.completions.create(**CHAT, stream=True, n=2))
+    plain = list(client.chat.completions.create(**CHAT, stream=True))
+
+    said = [(choice.index, choice.delta.content or choice.finish_reason) for chunk in two for choice in chunk.choices]
+    assert said[2:] == [(0, "Calm "), (1, "Calm "), (0, "seas."), (0, "stop")]
+    assert [choice.finish_reason for chunk in plain for choice in chunk.choices] == [None, None, None]
+    assert all(exchange.body.endswith(b"data: [DONE]\n\n") for exchange in provider.log[-2:])
+
+
+def test_tools_that_take_turns(provider: ProviderSimulator, client: openai.OpenAI) -> None:
+    """The inputs of interleaved calls come in turns, and are whole by their index."""
+    provider.play("parallel_tools", fault="interleave_tools", times=2)
+
+    chunks = list(client.chat.completions.create(**CHAT, stream=True))
+
+    turns = [call.index for chunk in chunks for choice in chunk.choices for call in choice.delta.tool_calls or ()]
+    assert turns[:6] == [0, 1] * 3
+    assert from_chat(client.chat.completions.create(**CHAT, stream=True)) == meant("parallel_tools")
+    with pytest.raises(ScriptError, match="no two tool calls"):
+        provider.play("text_short", fault="interleave_tools")
+
+
 def test_azure(provider: ProviderSimulator, telemetry: Telemetry) -> None:
-    """Azure's clients ask at another path, with a deployment for a model: chat and responses are told as Azure's."""
+    """Azure's clients ask at another path, with a deployment for a model; its filter speaks first; told as Azure's."""
     options: dict[str, Any] = {"azure_endpoint": provider.base_url, "api_version": "2025-03-01-preview"}
+    provider.play("text_short", times=2)
     otelstream.instrument(tracer_provider=telemetry.tracer_provider, meter_provider=telemetry.meter_provider)
     try:
         with openai.AzureOpenAI(api_key="unused", max_retries=0, **options) as azure:
-            list(azure.chat.completions.create(**CHAT, stream=True))
+            first, second, *_ = azure.chat.completions.create(**CHAT, stream=True)
             with azure.responses.create(**RESPONSES, stream=True) as stream:
                 next(iter(stream))
     finally:
         otelstream.uninstrument()
 
     assert "/deployments/" in provider.log[-2].request.path
+    assert (first.choices, first.id, len(second.choices)) == ([], "", 1)
     said = [dict(span.attributes or {}) for span in telemetry.spans()]
     assert [has[s.PROVIDER] for has in said] == ["azure.ai.openai"] * 2
     assert [has[s.OUTCOME] for has in said] == ["completed", "cancelled"]
