@@ -73,7 +73,7 @@ class Grammar(NoTerminal):
         if data.startswith(DONE):
             yield f.Terminal()
             return
-        chunk = json.loads(data) if data else None
+        chunk = json.loads(data)
         if not isinstance(chunk, dict):
             return
         if not self._named and chunk.get("id"):

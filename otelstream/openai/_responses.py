@@ -83,7 +83,7 @@ class Grammar:
     def structural(self, name: str | None, data: str) -> Iterator[f.Fact]:
         if data.startswith(DONE):
             return
-        event = json.loads(data) if data else None
+        event = json.loads(data)
         if not isinstance(event, dict):
             return
         kind = event.get("type", name)

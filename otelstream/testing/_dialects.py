@@ -61,7 +61,7 @@ class OpenAI:
         if event.kind != "other":
             return self.say(event)
         if event.data is None:
-            return [Event(self.unknown[0], None)]
+            return [Event(self.unknown[0] or "hint", None)]  # without a name it is a comment
         try:
             json.loads(event.data)
         except ValueError:

@@ -45,7 +45,6 @@ class Shape:
 
 NO_LOOP = Unlike(lambda s: s.reading in WHOLE, "the call returns at the end only: the application has no loop to leave")
 NO_WITH = Unlike(lambda s: s.reading == RUNNER, "the runner is no context manager")
-NEEDS_WITH = Unlike(lambda s: s.reading != "create(stream=True)", "reading it whole does not depend on the `with`")
 ONLY_HELPERS = Unlike(lambda s: s.reading not in HELPERS, "`create()` takes no `output_format`")
 ONLY_ASYNC = Unlike(lambda s: not s.asynchronous, "a synchronous read cannot be cancelled from outside")
 NO_FINISH = Unlike(lambda s: s.reading == "text_stream", "text_stream hands out text only, never a finish reason")

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from otelstream import _semconv as s
 from otelstream._core.record import facts as f
-from otelstream._core.record.batch import add_delta, add_whole, countdown, flush
+from otelstream._core.record.batch import NO_DATA, add_delta, add_whole, countdown, flush
 from otelstream._core.record.block import Block
 from otelstream._core.record.call import ToolCall
 from otelstream._core.record.ending import failed
@@ -28,7 +28,10 @@ def event(stream: StreamObservation, name: str | None, data: str, at: float, wai
             stop = take(stream, fact, data, at) or stop
         return 0 if stop else countdown(stream)
     except ValueError:
-        stream.garbled = stream.garbled or grammar.is_known(name)
+        if data:
+            stream.garbled = stream.garbled or grammar.is_known(name)
+        else:
+            stream.last_data = NO_DATA  # harmless to who parses none, and the last event of who does
         return 1  # the SDK says so to the application, and we at the end
     except Exception:
         trouble("reading a stream event")
