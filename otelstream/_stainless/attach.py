@@ -24,6 +24,7 @@ from otelstream._core.record.stream import StreamObservation
 from otelstream._stainless import closes, native, raw, response
 from otelstream._stainless.faults import before_stream, observed
 from otelstream._stainless.hooks import Hooks
+from otelstream._stainless.over import Over
 from otelstream._stainless.sdk import Handle, Sdk, Token, request_attributes, watch_helper
 from otelstream._trouble import trouble
 
@@ -68,6 +69,7 @@ class Patches:
                 # Before it had a method for its pause, the SDK began a retry by calling itself.
                 put(client, "_sleep_for_retry" if hasattr(client, "_sleep_for_retry") else "_retry_request", _retry)
             put(base.BaseClient, "_build_request", _attempt)
+            Over(self._begin, self._returned, _refused).put_on(put, self.sdk, base)
             for cls, events in ((streaming.Stream, _events), (streaming.AsyncStream, _aevents)):
                 put(cls, "__init__", self._opened)
                 put(cls, "__stream__", _reading)
@@ -93,7 +95,7 @@ class Patches:
     # --- the request --------------------------------------------------------------------------------------
 
     def _begin(
-        self, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any], past: bool
+        self, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any], past: bool = False
     ) -> StreamObservation | None:
         """The record of this request, if it is for a streamed answer."""
         runtime = self._runtime
@@ -256,7 +258,7 @@ def _find_span(stream: StreamObservation | None) -> None:
 
 
 def _attempt(wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
-    stream = nesting.current()
+    stream = nesting.attempted()
     if stream is not None:
         stream.attempt()
     return wrapped(*args, **kwargs)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import ContextVar, Token
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from otelstream._core.turns.turn import reset
 class _Making(NamedTuple):
     stream: StreamObservation | None
     router: bool  # what it calls below is this very stream
+    begin: Callable[[], StreamObservation | None] | None = None  # its record, put off till the first attempt
 
 
 _making: ContextVar[_Making | None] = ContextVar("otelstream_request", default=None)
@@ -22,6 +24,11 @@ Mark = Token["_Making | None"]
 def enter(stream: StreamObservation | None, *, router: bool = False) -> Mark:
     """A request begins: of `stream`, or of nobody that is observed. To be left by `leave()` in the same context."""
     return _making.set(_Making(stream, router))
+
+
+def put_off(begin: Callable[[], StreamObservation | None]) -> Mark:
+    """A request begins whose record shall begin with its first attempt. To be left by `leave()`."""
+    return _making.set(_Making(None, False, begin))
 
 
 def leave(mark: Mark) -> None:
@@ -38,6 +45,20 @@ def current() -> StreamObservation | None:
     """The stream whose request is being made in this context."""
     making = _making.get()
     return making.stream if making is not None else None
+
+
+def attempted() -> StreamObservation | None:
+    """The stream whose request is attempted in this context, begun here if that was put off."""
+    making = _making.get()
+    if making is not None and making.begin is not None and making.stream is None:
+        _making.set(making._replace(stream=making.begin()))  # whoever put it off sets back what was before
+    return current()
+
+
+def late() -> StreamObservation | None:
+    """The stream whose request is being made in this context, if its beginning was put off."""
+    making = _making.get()
+    return making.stream if making is not None and making.begin is not None else None
 
 
 def routed() -> bool:
