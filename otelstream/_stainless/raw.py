@@ -123,6 +123,8 @@ class _Body:
             exhausted(self._otelstream)
 
     def _broken(self, error: BaseException) -> None:
+        if self._otelstream.ending is not None:
+            return
         if isinstance(error, GeneratorExit):
             # The loop was left. Whether the response is closed too, or dropped, is still to come.
             self._otelstream.attached.left_at = clock()
@@ -132,11 +134,16 @@ class _Body:
             self._end(while_reading(self._otelstream, error))
 
     def _closed(self) -> None:
-        flying = sys.exc_info()[1]
-        # The client closes the body also under a loop that was left, and under a cancel before its reason is known.
-        waits = isinstance(flying, GeneratorExit) or (flying and is_task_cancel(flying) and self._otelstream.verdict)
-        if not waits and self._lines is not None:  # else the SDK's stream over this body knows better
-            decide(self._otelstream, leaving(self._otelstream, flying), clock())
+        stream, flying = self._otelstream, sys.exc_info()[1]
+        if stream.ending is not None or self._lines is None:  # the SDK's stream over this body knows better
+            return
+        try:
+            # The client closes the body also under a loop that was left, and under a cancel before its reason is known.
+            waits = isinstance(flying, GeneratorExit) or (flying and is_task_cancel(flying) and stream.verdict)
+            if not waits:
+                decide(stream, leaving(stream, flying), clock())
+        except Exception:
+            trouble("closing a body")
 
     def __del__(self) -> None:
         try:

@@ -241,6 +241,24 @@ def test_a_call_span_that_ends_with_the_call(scene: Scene, way: str) -> None:
     assert ours.status.status_code is (StatusCode.ERROR if outcome == "failed" else StatusCode.UNSET)
 
 
+@pytest.mark.parametrize("kind", ["parsed", "lines"])
+def test_an_exception_before_the_first_read(scene: Scene, kind: str) -> None:
+    """What leaves the `with` of a stream that nobody has read is the application's own exception, and its span has
+    the record."""
+    scene.plays(TEXT)
+
+    def leave() -> None:
+        raw = scene.client.messages.with_streaming_response.create
+        with theirs(scene), scene.create() if kind == "parsed" else raw(**ASK, stream=True):
+            raise shapes.AppError
+
+    with pytest.raises(shapes.AppError) as raised:
+        leave()
+
+    assert raised.value.__context__ is None
+    assert holders(scene) == [("companion", "caller_error")]
+
+
 def test_such_a_span_and_the_collector(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """A late span is not made inside a collection, where exporters' locks may be held, and it is made once."""
     scene.plays(TEXT)
