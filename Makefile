@@ -81,6 +81,9 @@ foreign: $(VENV)/ready ## the SDKs' own tests, with otelstream on and off
 	$(RUN) tests/foreign/run.py
 	$(RUN) tests/foreign/run.py --sdk openai
 
+companions: $(VENV)/ready ## beside each other instrumentation of the SDKs, in both orders (half an hour; ARGS='-k openai')
+	$(RUN) -m pytest -m slow tests/test_companions.py $(ARGS)
+
 soak: $(VENV)/ready ## an hour in one process: threads, tasks, signals, collections
 	$(RUN) tests/soak.py
 
@@ -117,4 +120,4 @@ fmt: $(VENV)/ready ## format and fix what can be fixed
 clean: ## remove what the other targets made
 	rm -rf .venv .venv-* .tools build dist mutants otelstream.html
 
-.PHONY: help demo demo-all generate previews e2e collector e2e-collector bench matrix table foreign fuzz soak mutate test pins lint types fmt clean
+.PHONY: help demo demo-all generate previews e2e collector e2e-collector bench matrix table foreign companions fuzz soak mutate test pins lint types fmt clean

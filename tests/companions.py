@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One application under some instrumentations, in the order given; prints what it saw, what was traced and logged.
 
-python tests/companions.py BASE_URL ours,opentelemetry.instrumentation.anthropic:AnthropicInstrumentor
+python tests/companions.py BASE_URL anthropic ours,opentelemetry.instrumentation.anthropic:AnthropicInstrumentor
+python tests/companions.py BASE_URL openai logfire,ours
 """
 
 from __future__ import annotations
@@ -12,7 +13,10 @@ import importlib
 import json
 import logging
 import sys
-from collections.abc import Callable
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from opentelemetry import metrics, trace
@@ -22,7 +26,12 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-ASK: dict[str, Any] = {"model": "some-model", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
+HI = [{"role": "user", "content": "hi"}]
+ASK: dict[str, dict[str, Any]] = {
+    "anthropic": {"model": "some-model", "max_tokens": 9, "messages": HI},
+    "chat": {"model": "some-model", "messages": HI},
+    "responses": {"model": "some-model", "input": "hi"},
+}
 SPANS, READER = InMemorySpanExporter(), InMemoryMetricReader()
 
 
@@ -38,70 +47,107 @@ def switch_on(what: str) -> None:
         import otelstream
 
         otelstream.instrument()
+    elif what == "logfire":
+        importlib.import_module("logfire").instrument_openai()
+    elif what == "langfuse":
+        importlib.import_module("langfuse.openai")
     elif what:
         module, _, name = what.partition(":")
         getattr(importlib.import_module(module), name)().instrument()
+
+
+def set_up(order: list[str]) -> None:
+    """Providers of traces and metrics, as the tools under test want them; nothing leaves the process."""
+    processor = SimpleSpanProcessor(SPANS)
+    if "logfire" in order:
+        logfire = importlib.import_module("logfire")
+        # It tells where the application called, past what is installed; installed as we are here, we are not past.
+        logfire.add_non_user_code_prefix(Path(__file__).resolve().parent.parent / "otelstream")
+        logfire.configure(
+            send_to_logfire=False,
+            console=False,
+            additional_span_processors=[processor],
+            metrics=logfire.MetricsOptions(additional_readers=[READER]),
+        )
+        return
+    tracers = TracerProvider()
+    tracers.add_span_processor(processor)
+    trace.set_tracer_provider(tracers)
+    metrics.set_meter_provider(MeterProvider([READER]))
+    if "langfuse" in order:
+        langfuse = importlib.import_module("langfuse").Langfuse
+        langfuse(public_key="unused", secret_key="unused", base_url="http://127.0.0.1:9", span_exporter=SPANS)
+        # It puts a processor of its own on our provider; one is enough to see each span once.
+        tracers._active_span_processor._span_processors = (processor,)
 
 
 def digest(item: Any) -> str:
     return str(getattr(item, "type", None) or type(item).__name__)
 
 
-def ways(client: Any, aclient: Any) -> list[Callable[[], Any]]:
-    """Ways to read, and to fail; each returns what the application saw."""
+def shown(item: Any) -> str:
+    """What an object of a stream is and says; ids and times are the server's."""
+    said = item.model_dump_json(exclude={"snapshot", "response"}) if hasattr(item, "model_dump_json") else ""
+    return f"{type(item).__qualname__} {said}"
+
+
+def anthropic_ways(client: Any, aclient: Any) -> list[Callable[[], Any]]:
+    """Ways to read the Anthropic SDK's streams, and to fail; each returns what the application saw."""
 
     def create() -> Any:
-        return [digest(event) for event in client.messages.create(**ASK, stream=True)]
+        return [digest(event) for event in client.messages.create(**ASK["anthropic"], stream=True)]
 
     def create_with() -> Any:
-        with client.messages.create(**ASK, stream=True) as stream:
+        with client.messages.create(**ASK["anthropic"], stream=True) as stream:
             return [digest(event) for event in stream]
 
     def broken_off() -> Any:
-        with client.messages.create(**ASK, stream=True) as stream:
+        with client.messages.create(**ASK["anthropic"], stream=True) as stream:
             return digest(next(iter(stream)))
 
     def stream() -> Any:
-        with client.messages.stream(**ASK) as events:
+        with client.messages.stream(**ASK["anthropic"]) as events:
             return [digest(event) for event in events]
 
     def text() -> Any:
-        with client.messages.stream(**ASK) as events:
+        with client.messages.stream(**ASK["anthropic"]) as events:
             return "".join(events.text_stream)
 
     def final() -> Any:
-        with client.messages.stream(**ASK) as events:
+        with client.messages.stream(**ASK["anthropic"]) as events:
             return events.get_final_text()
 
     def beta() -> Any:
-        return [digest(event) for event in client.beta.messages.create(**ASK, stream=True)]
+        return [digest(event) for event in client.beta.messages.create(**ASK["anthropic"], stream=True)]
 
     def raw() -> Any:
-        response = client.messages.with_raw_response.create(**ASK, stream=True)
+        response = client.messages.with_raw_response.create(**ASK["anthropic"], stream=True)
         return [digest(event) for event in response.parse()]
 
     def lines() -> Any:
-        with client.messages.with_streaming_response.create(**ASK, stream=True) as response:
+        with client.messages.with_streaming_response.create(**ASK["anthropic"], stream=True) as response:
             return len(list(response.iter_lines()))
 
     async def acreate() -> Any:
-        return [digest(event) async for event in await aclient.messages.create(**ASK, stream=True)]
+        return [digest(event) async for event in await aclient.messages.create(**ASK["anthropic"], stream=True)]
 
     async def astream() -> Any:
-        async with aclient.messages.stream(**ASK) as events:
+        async with aclient.messages.stream(**ASK["anthropic"]) as events:
             return [digest(event) async for event in events]
 
     async def afinal() -> Any:
-        async with aclient.messages.stream(**ASK) as events:
+        async with aclient.messages.stream(**ASK["anthropic"]) as events:
             return await events.get_final_text()
 
     def refused() -> Any:
         headers = {"otelstream-play": "text_short; http_error=529"}
-        return client.messages.create(**ASK, stream=True, extra_headers=headers)
+        return client.messages.create(**ASK["anthropic"], stream=True, extra_headers=headers)
 
     def error_event() -> Any:
         headers = {"otelstream-play": "text_short; error_after=2"}
-        return [digest(event) for event in client.messages.create(**ASK, stream=True, extra_headers=headers)]
+        return [
+            digest(event) for event in client.messages.create(**ASK["anthropic"], stream=True, extra_headers=headers)
+        ]
 
     return [
         create, create_with, broken_off, stream, text, final, beta, raw, lines, acreate, astream, afinal, refused,
@@ -109,21 +155,140 @@ def ways(client: Any, aclient: Any) -> list[Callable[[], Any]]:
     ]  # fmt: skip
 
 
-def main(base_url: str, order: str) -> None:
+def openai_ways(client: Any, aclient: Any) -> list[Callable[[], Any]]:
+    """The same of the OpenAI SDK's, for both of its APIs."""
+    chat, responses = client.chat.completions, client.responses
+
+    def play(what: str) -> dict[str, Any]:
+        return {"extra_headers": {"otelstream-play": f"text_short; {what}"}}
+
+    def create() -> Any:
+        stream = chat.create(**ASK["chat"], stream=True)
+        return [type(stream).__name__, *map(shown, stream)]
+
+    def create_with() -> Any:
+        with chat.create(**ASK["chat"], stream=True) as stream:
+            return [shown(chunk) for chunk in stream]
+
+    def broken_off() -> Any:
+        with chat.create(**ASK["chat"], stream=True) as stream:
+            return shown(next(iter(stream)))
+
+    def closed() -> Any:
+        stream = chat.create(**ASK["chat"], stream=True)
+        first = shown(next(iter(stream)))
+        stream.close()
+        return first
+
+    def stream() -> Any:
+        with chat.stream(**ASK["chat"]) as events:
+            return [digest(event) for event in events]
+
+    def final() -> Any:
+        with chat.stream(**ASK["chat"]) as events:
+            return events.get_final_completion().choices[0].message.content
+
+    def raw() -> Any:
+        response = chat.with_raw_response.create(**ASK["chat"], stream=True)
+        return [shown(chunk) for chunk in response.parse()]
+
+    def lines() -> Any:
+        with chat.with_streaming_response.create(**ASK["chat"], stream=True) as response:
+            return len(list(response.iter_lines()))
+
+    def completion() -> Any:
+        return [shown(chunk) for chunk in client.completions.create(model="some-model", prompt="hi", stream=True)]
+
+    def answer() -> Any:
+        return [shown(event) for event in responses.create(**ASK["responses"], stream=True)]
+
+    def answer_stream() -> Any:
+        with responses.stream(**ASK["responses"]) as events:
+            return [digest(event) for event in events]
+
+    def answer_final() -> Any:
+        with responses.stream(**ASK["responses"]) as events:
+            return events.get_final_response().output_text
+
+    async def acreate() -> Any:
+        return [shown(chunk) async for chunk in await aclient.chat.completions.create(**ASK["chat"], stream=True)]
+
+    async def abroken_off() -> Any:
+        async with await aclient.chat.completions.create(**ASK["chat"], stream=True) as stream:
+            async for chunk in stream:
+                return shown(chunk)
+        return None
+
+    async def astream() -> Any:
+        async with aclient.chat.completions.stream(**ASK["chat"]) as events:
+            return [digest(event) async for event in events]
+
+    async def aanswer() -> Any:
+        return [shown(event) async for event in await aclient.responses.create(**ASK["responses"], stream=True)]
+
+    async def task_cancelled() -> Any:
+        async def read() -> None:
+            async for _ in await aclient.chat.completions.create(**ASK["chat"], stream=True, **play("gap=0.2")):
+                reading.set()
+
+        reading = asyncio.Event()
+        task = asyncio.ensure_future(read())
+        await reading.wait()
+        task.cancel()
+        await asyncio.wait([task])
+        for _ in range(32):  # a task's cancel is decided some steps of the loop later
+            await asyncio.sleep(0)
+        return task.cancelled()
+
+    def refused() -> Any:
+        return chat.create(**ASK["chat"], stream=True, **play("http_error=429"))
+
+    async def arefused() -> Any:
+        return await aclient.chat.completions.create(**ASK["chat"], stream=True, **play("http_error=429"))
+
+    def answer_refused() -> Any:
+        return responses.create(**ASK["responses"], stream=True, **play("http_error=429"))
+
+    def error_event() -> Any:
+        return [shown(chunk) for chunk in chat.create(**ASK["chat"], stream=True, **play("error_after=2"))]
+
+    def cut() -> Any:
+        return [shown(chunk) for chunk in chat.create(**ASK["chat"], stream=True, **play("cut_after=chunks:2"))]
+
+    def answer_cut() -> Any:
+        asked = responses.create(**ASK["responses"], stream=True, **play("cut_after=chunks:2"))
+        return [shown(event) for event in asked]
+
+    return [
+        create, create_with, broken_off, closed, stream, final, raw, lines, completion, answer, answer_stream,
+        answer_final, acreate, abroken_off, astream, aanswer, task_cancelled, refused, arefused, answer_refused,
+        error_event, cut, answer_cut,
+    ]  # fmt: skip
+
+
+SDKS: dict[str, tuple[str, str, Callable[[Any, Any], list[Callable[[], Any]]]]] = {
+    "anthropic": ("Anthropic", "AsyncAnthropic", anthropic_ways),
+    "openai": ("OpenAI", "AsyncOpenAI", openai_ways),
+}
+
+
+def attributes(span: Any) -> dict[str, str]:
+    """What a span says, but for what is ours; each value as text."""
+    return {name: repr(value) for name, value in sorted((span.attributes or {}).items()) if "otelstream" not in name}
+
+
+def main(base_url: str, package: str, order: str) -> None:
     handler = Lines(logging.WARNING)
     handler.lines = []
     logging.getLogger().addHandler(handler)
-    tracers = TracerProvider()
-    tracers.add_span_processor(SimpleSpanProcessor(SPANS))
-    trace.set_tracer_provider(tracers)
-    metrics.set_meter_provider(MeterProvider([READER]))
+    set_up(order.split(","))
     for what in order.split(","):
         switch_on(what)
-    import anthropic
-
+    sdk: Any = importlib.import_module(package)
+    sync, asynchronous, ways = SDKS[package]
     options: dict[str, Any] = {"base_url": base_url, "api_key": "unused", "max_retries": 0}
-    loop, seen = asyncio.new_event_loop(), {}
-    for way in ways(anthropic.Anthropic(**options), anthropic.AsyncAnthropic(**options)):
+    loop, seen, before = asyncio.new_event_loop(), {}, counted()
+    for way in ways(getattr(sdk, sync)(**options), getattr(sdk, asynchronous)(**options)):
         SPANS.clear()
         try:
             result = way()
@@ -131,28 +296,37 @@ def main(base_url: str, order: str) -> None:
         except Exception as error:
             result = [type(error).__name__, str(error)]
         gc.collect()
+        for _ in range(100 if "ours" in order.split(",") else 0):  # a dropped stream is told of by a thread
+            if counted() != before:
+                break
+            time.sleep(0.01)
         spans = [
             {
                 "scope": span.instrumentation_scope.name if span.instrumentation_scope else "",
                 "name": span.name,
                 "outcome": (span.attributes or {}).get("otelstream.stream.outcome"),
+                "early": "otelstream.stream.attempts" in (span.attributes or {}),
+                "status": span.status.status_code.name,
+                "attributes": attributes(span),
             }
             for span in SPANS.get_finished_spans()
         ]
-        seen[way.__name__] = {"result": result, "spans": spans}
-    print(json.dumps({"seen": seen, "logged": handler.lines, "streams": counted(), "sdk": anthropic.__version__}))
+        after = counted()
+        seen[way.__name__] = {"result": result, "spans": spans, "records": list((after - before).elements())}
+        before = after
+    print(json.dumps({"seen": seen, "logged": handler.lines, "sdk": sdk.__version__}))
 
 
-def counted() -> int:
-    data = READER.get_metrics_data()
-    return sum(
-        int(point.value)  # type: ignore[union-attr]
-        for resource in (data.resource_metrics if data else ())
-        for scope in resource.scope_metrics
-        for metric in scope.metrics
-        if metric.name == "otelstream.streams"
-        for point in metric.data.data_points
-    )
+def counted() -> Counter[str]:
+    """How many streams were counted, by outcome."""
+    data, found = READER.get_metrics_data(), Counter[str]()
+    for resource in data.resource_metrics if data else ():
+        for metric in (metric for scope in resource.scope_metrics for metric in scope.metrics):
+            if metric.name == "otelstream.streams":
+                for point in metric.data.data_points:
+                    labels: Mapping[str, Any] = point.attributes or {}
+                    found[str(labels["otelstream.stream.outcome"])] += int(point.value)  # type: ignore[union-attr]
+    return found
 
 
 if __name__ == "__main__":

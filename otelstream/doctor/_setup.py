@@ -58,8 +58,8 @@ def suppressed(process: Facts) -> Iterator[Finding]:
                 "suppressed",
                 f"{who} suppresses instrumentation: of its streams there are no spans, events, logs and "
                 "gen_ai.client.* metrics of otelstream's",
-                "let it not, as with logfire.instrument_anthropic(suppress_other_instrumentation=False), and switch "
-                "otelstream on before it",
+                "let it not, as Logfire's instrument_openai() and instrument_anthropic() with "
+                "suppress_other_instrumentation=False, and switch otelstream on before it",
             )
 
 
