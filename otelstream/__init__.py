@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from otelstream._errors import ConfigurationError, OtelstreamError, ToolWithheld, UnsupportedVersionError
-    from otelstream._face.actions import record_action, record_retraction, record_stop
+    from otelstream._face.actions import client_gone, record_action, record_retraction, record_stop
     from otelstream._face.instrumentor import (
         OtelStreamInstrumentor,
         current_stream,
@@ -28,6 +28,7 @@ __all__ = [
     "OtelstreamError",
     "ToolWithheld",
     "UnsupportedVersionError",
+    "client_gone",
     "current_stream",
     "get_stream",
     "instrument",
@@ -45,7 +46,7 @@ __all__ = [
 
 # Imported on first use: every pytest run of an environment that has the plugin imports this package.
 _MODULES = {
-    "_face.actions": {"record_action", "record_retraction", "record_stop"},
+    "_face.actions": {"client_gone", "record_action", "record_retraction", "record_stop"},
     "_errors": {"ConfigurationError", "OtelstreamError", "ToolWithheld", "UnsupportedVersionError"},
     "_face.tools": {"tool", "tool_call"},
     "_face.turns": {"turn"},

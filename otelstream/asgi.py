@@ -10,11 +10,10 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from time import perf_counter as clock
 from typing import Any
 
-from otelstream import _semconv as s
-from otelstream._core.process.stopping import stop
 from otelstream._core.record.stream import StreamObservation
 from otelstream._core.turns import turn as turns
 from otelstream._errors import ConfigurationError
+from otelstream._face.hop import Connection, Hop
 from otelstream._trouble import trouble
 
 Message = MutableMapping[str, Any]
@@ -28,8 +27,8 @@ class StreamHopMiddleware:
     """Every HTTP request is a turn; a client that goes away is a `client_disconnect` of the streams of its request.
 
     It measures what the browser got of answers that were streamed from a provider, and passes everything on as it is:
-    requests without such a stream, websockets and lifespan are not touched at all. A websocket is a turn as well; the
-    next message after a Stop is another question.
+    requests without such a stream and lifespan are not touched at all. A websocket is a turn as well, and the next
+    message after a Stop is another question; each message that a stream follows is a hop.
     """
 
     def __init__(self, app: Any) -> None:
@@ -37,13 +36,12 @@ class StreamHopMiddleware:
         self.app = app
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        if scope["type"] == "websocket":
-            await self._connection(scope, receive, send)
-            return
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        hop = _Hop(receive, send, body_read=_bodiless(scope))
+        hop: _Hop | _Socket
+        web = scope["type"] == "http"
+        hop = _Hop(receive, send, body_read=_bodiless(scope)) if web else _Socket(receive, send)
         try:
             with turns.serving(hop.request):
                 await self.app(scope, hop.receive, hop.send)
@@ -52,20 +50,6 @@ class StreamHopMiddleware:
             raise
         finally:
             await hop.end()
-
-    async def _connection(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        request = turns.Request()
-
-        async def receive_next() -> Message:
-            message = await receive()
-            turns.asked_anew()
-            return message
-
-        try:
-            with turns.serving(request):
-                await self.app(scope, receive_next, send)
-        finally:
-            request.end()
 
 
 def _check(app: Any) -> None:
@@ -77,7 +61,7 @@ def _check(app: Any) -> None:
     except TypeError:
         raise ConfigurationError(
             f"StreamHopMiddleware wraps an ASGI application, called with scope, receive and send; {app!r} is called "
-            f"otherwise: a WSGI application needs an adapter, such as a2wsgi.WSGIMiddleware"
+            f"otherwise: for a WSGI application there is otelstream.wsgi.StreamHopMiddleware"
         ) from None
     except ValueError:  # a callable that shows no signature
         return
@@ -91,35 +75,13 @@ def _bodiless(scope: MutableMapping[str, Any]) -> bool:
     return b"content-length" in headers or scope.get("method") in ("GET", "HEAD")
 
 
-class _Request(turns.Request):
-    """The holder of one served request's turn, which tells of the streams that are begun in it."""
+class _Looking(Hop):
+    """A hop that reads ahead for the client's leave, and keeps what it reads for the application."""
 
-    __slots__ = ("_begun",)
-
-    def __init__(self, begun: Callable[[StreamObservation], object]) -> None:
+    def __init__(self, receive: Receive, send: Send) -> None:
         super().__init__()
-        self._begun = begun
-
-    def begun(self, stream: StreamObservation) -> None:
-        self._begun(stream)
-
-
-class _Hop:
-    """One request: what the client got and when, and whether it is still there."""
-
-    def __init__(self, receive: Receive, send: Send, *, body_read: bool) -> None:
-        self.request = _Request(self._begun)
-        self._streams: deque[StreamObservation] = deque(maxlen=turns.MAX_STREAMS)
-        self.broken = False
         self._receive, self._send = receive, send
-        self._started = clock()
-        self._first_byte: float | None = None
-        self._last: float | None = None
-        self._status: int | None = None
-        self._complete = False
-        self._gone = False
-        self._body_read = body_read  # the application has all of the request's body, or there is none
-        self._asked = 0  # calls of the application that wait for a message themselves
+        self._reading = 0  # calls of the application that wait for a message themselves
         self._ahead: deque[Message] = deque()  # read by the watcher, not yet by the application
         self._arrived = asyncio.Event()
         self._watcher: asyncio.Task[None] | None = None
@@ -137,46 +99,29 @@ class _Hop:
         if self._ahead:
             message = self._ahead.popleft()
         else:
-            self._asked += 1
+            self._reading += 1
             try:
                 message = await self._receive()
             finally:
-                self._asked -= 1
+                self._reading -= 1
                 self._watch()
         self._note(message)
-        if message["type"] == "http.request" and not message.get("more_body", False):
-            self._body_read = True
-            self._watch()
+        self._taken(message)
         return message
 
-    async def send(self, message: Message) -> None:
-        kind = message["type"]
-        if kind == "http.response.start":
-            self._status = message["status"]
-            self._watch()
-        last = kind == "http.response.body" and not message.get("more_body", False)
-        if last and not self._gone:
-            self._complete = True  # what the server says from now on is no early leave
-        try:
-            await self._send(message)
-        except OSError:
-            self._complete = False
-            self._left()
-            raise
-        if kind == "http.response.body":
-            now = clock()
-            if message.get("body") and self._first_byte is None:
-                self._first_byte = now
-            if last:
-                self._last = now
+    def _taken(self, message: Message) -> None:
+        """The application takes a message."""
 
     # --- whether the client is there ----------------------------------------------------------------------
 
+    def _may_look(self) -> bool:
+        """Whether to read ahead disturbs nothing."""
+        raise NotImplementedError
+
     def _begun(self, stream: StreamObservation) -> None:
-        """A stream was begun in this request, maybe in another thread, maybe when the response was over."""
         if self._complete:
             return
-        self._streams.append(stream)
+        super()._begun(stream)
         if self._loop is not None:
             try:
                 self._loop.call_soon_threadsafe(self._watch)
@@ -187,13 +132,13 @@ class _Hop:
         """Look for the client's leave, once there is a stream to care for and no unread body to disturb."""
         if self.request.over or self._loop is None or not self._streams or self._complete or self._gone:
             return
-        if self._asked or self._ahead or (self._watcher is not None and not self._watcher.done()):
+        if self._reading or self._ahead or (self._watcher is not None and not self._watcher.done()):
             return  # somebody looks, or has looked
-        if self._body_read or self._status is not None:
+        if self._may_look():
             self._watcher = self._loop.create_task(self._look())
 
     async def _look(self) -> None:
-        """Read what the server has for the application, and keep it for that; stop at more of a body."""
+        """Read what the server has for the application, and keep it for that; stop at more of a body, or a message."""
         try:
             while True:
                 message = await self._receive()
@@ -208,21 +153,8 @@ class _Hop:
             self._arrived.set()
 
     def _note(self, message: Message) -> None:
-        if message["type"] == "http.disconnect":
-            self._left()
-
-    def _left(self) -> None:
-        if self._complete or self._gone:
-            return
-        self._gone = True
-        now = self._last = clock()
-        for stream in list(self._streams):
-            if isinstance(stream.turn, turns.Turn):
-                # A turn inside another one of this request goes with that, and is counted with it.
-                around = [turn for turn in stream.turn.chain() if turn in self.request.turns]
-                stop(around[-1] if around else stream.turn, "client_disconnect", now)
-
-    # --- the end ------------------------------------------------------------------------------------------
+        if message["type"] in ("http.disconnect", "websocket.disconnect"):
+            self.left()
 
     async def end(self) -> None:
         """The application is done with the request. Never raises, but for a cancel of this very task."""
@@ -232,23 +164,69 @@ class _Hop:
                 watcher.cancel()
                 await asyncio.wait([watcher])
         finally:  # where this task is cancelled, every await of it may raise
-            self.request.end()
-            try:
-                self._record()
-            except Exception:
-                trouble("ending a hop")
+            self.close()
 
-    def _record(self) -> None:
-        if not self._streams:
-            return
-        stream = self._streams[0]
-        ended = self._last if self._last is not None else clock()
-        first = None if self._first_byte is None else self._first_byte - self._started
-        stream.runtime.metrics.hop(stream, self._outcome(), first, ended - self._started)
 
-    def _outcome(self) -> s.HopOutcome:
-        if self._gone:
-            return "client_disconnect"
-        if self._status is None or self._status >= 500:
-            return "failed"
-        return "failed_after_200" if self.broken or not self._complete else "completed"
+class _Hop(_Looking):
+    """One HTTP request."""
+
+    def __init__(self, receive: Receive, send: Send, *, body_read: bool) -> None:
+        super().__init__(receive, send)
+        self._body_read = body_read  # the application has all of the request's body, or there is none
+
+    def _taken(self, message: Message) -> None:
+        if message["type"] == "http.request" and not message.get("more_body", False):
+            self._body_read = True
+            self._watch()
+
+    def _may_look(self) -> bool:
+        return self._body_read or self._status is not None
+
+    async def send(self, message: Message) -> None:
+        kind = message["type"]
+        if kind == "http.response.start":
+            self._status = message["status"]
+            self._watch()
+        last = kind == "http.response.body" and not message.get("more_body", False)
+        if last and not self._gone:
+            self._complete = True  # what the server says from now on is no early leave
+        try:
+            await self._send(message)
+        except OSError:
+            self._complete = False
+            self.left()
+            raise
+        if kind == "http.response.body":
+            now = clock()
+            if message.get("body") and self._first_byte is None:
+                self._first_byte = now
+            if last:
+                self._last = now
+
+
+class _Socket(_Looking, Connection):
+    """One websocket."""
+
+    def _taken(self, message: Message) -> None:
+        if message["type"] == "websocket.receive":
+            self.asked()
+            self._watch()  # one is read ahead at most: the rest waits where it would without us
+
+    def _may_look(self) -> bool:
+        return self.accepted and not self._away
+
+    async def send(self, message: Message) -> None:
+        kind = message["type"]
+        if kind == "websocket.accept":
+            self.accepted = True
+            self._watch()
+        elif kind == "websocket.close":
+            self._complete = True  # the application leaves, not the client
+        try:
+            await self._send(message)
+        except OSError:
+            self._complete = False
+            self.left()
+            raise
+        if kind == "websocket.send":
+            self.sent()

@@ -17,7 +17,7 @@ FLOORS = (
     ("demo", "doctor"),
     ("testing",),
     ("slo", "grafana", "collector"),
-    ("asgi", "typing", ""),
+    ("asgi", "wsgi", "aiohttp", "typing", ""),
     ("_face",),
     ("view",),
     ("anthropic", "openai"),

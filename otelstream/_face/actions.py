@@ -30,17 +30,33 @@ def record_stop(turn: str | None = None) -> bool:
     not reach what comes later. Returns whether it reached a stream or a tool, or a turn that still goes on; a turn that
     is not found is counted, and warned about once.
     """
+    return _stop(turn, "user_stop", "record_stop()")
+
+
+def client_gone(turn: str | None = None) -> bool:
+    """The client of a turn left: the one of that id, else the current one and those around it.
+
+    For servers that no middleware of ours can look into. Else it is as `record_stop`: it records, closing the stream
+    stays the application's; of an answer that the client has in full it is not to be called.
+    """
+    return _stop(turn, "client_disconnect", "client_gone()")
+
+
+def _stop(turn: str | None, trigger: s.Trigger, caller: str) -> bool:
     try:
         found = turns.current() if turn is None else turns.find(str(turn))
         if found is not None:
-            return stop(found, "user_stop", clock())
+            if turn is None and trigger == "client_disconnect":
+                *_, found = found.chain()  # nobody is there for any of them
+            return stop(found, trigger, clock())
         for runtime in process.runtimes():
             runtime.metrics.add(s.STOPS_NOT_FOUND, {})
         if not _not_found_said:
             _not_found_said.append(True)
             logger.warning(
-                "record_stop() found no such turn in this process: open it with otelstream.turn(id), and let the "
-                "request for the stop reach the process that streams"
+                "%s found no such turn in this process: open it with otelstream.turn(id), and let the "
+                "request for the stop reach the process that streams",
+                caller,
             )
     except Exception:
         trouble("recording a stop")

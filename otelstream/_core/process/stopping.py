@@ -64,6 +64,11 @@ def _under_way(turn: Turn) -> list[ToolCall]:
     return [call for call in turn.tool_calls if call.finished_at is None and (_runs(call) or hold.awaited(call))]
 
 
+def under_way(turn: Turn) -> bool:
+    """Whether a stream of `turn` is open, or a tool of it runs or waits for its gate."""
+    return bool(turn.open_streams() or _under_way(turn))
+
+
 def _runs(call: ToolCall) -> bool:
     return call.dispatched_at is not None and call.state == "running"
 
