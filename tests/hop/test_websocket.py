@@ -102,7 +102,7 @@ def test_leaving_in_the_midst_of_an_answer(
 @pytest.mark.parametrize("server", SERVERS)
 def test_leaving_in_the_providers_silence(bench: Bench, sim: ProviderSimulator, server: str) -> None:
     """The leave is known before any write fails, and before the application looks for it."""
-    sim.play(LONG, fault=sim.stall_after(0.6, chunks=5), schedule=Schedule(gap=0.0))
+    sim.play(LONG, fault=sim.stall_after(3, chunks=5), schedule=Schedule(gap=0.0))
     with served(application(sim.base_url), server) as port:
         with connect(f"ws://127.0.0.1:{port}/") as socket:
             socket.send("only")

@@ -368,7 +368,7 @@ def test_a_silent_provider_hides_the_leave(bench: Bench, sim: ProviderSimulator,
     """What plain WSGI cannot see is not claimed: without a write the leave is not known."""
     sim.play(LONG, fault=sim.stall_after(0.4, chunks=2), schedule=Schedule(gap=0.0))
     with wsgiref_server(StreamHopMiddleware(application(client))) as port:
-        leave(port, "/unnamed", 1000)
+        leave(port, "/unnamed", 2000)  # of 2400
         wait_for(lambda: sim.log and len(sim.log[0].chunks) == 2)
         assert [view.trigger for view in otelstream.open_streams()] == [None]
         bench.wait_for_ended(1)
