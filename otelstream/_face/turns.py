@@ -45,6 +45,11 @@ class Turn:
         return tuple(StreamView(stream) for stream in self._turn.records)
 
     @property
+    def unstreamed(self) -> int:
+        """How many requests to a model were made in it that were not streamed; their tools are among its own."""
+        return self._turn.unstreamed
+
+    @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
         """The tool calls that the model asked for in it, oldest first."""
         return self._turn.tool_calls

@@ -21,7 +21,7 @@ from otelstream._core.process.closing import end
 from otelstream._core.process.runtime import Runtime, when_idle
 from otelstream._core.process.tap import aread, read
 from otelstream._core.record.stream import StreamObservation
-from otelstream._stainless import closes, native, raw, response
+from otelstream._stainless import closes, native, raw, response, whole
 from otelstream._stainless.faults import before_stream, observed
 from otelstream._stainless.hooks import Hooks
 from otelstream._stainless.over import Over
@@ -143,7 +143,9 @@ class Patches:
     def _request(self, wrapped: Any, client: Any, args: Any, kwargs: Any) -> Any:
         stream = self._begin(client, args, kwargs, isinstance(wrapped, partial))
         if stream is None and not (nesting.entered() or kwargs.get("stream")):
-            return wrapped(*args, **kwargs)
+            asked = whole.begin(self.sdk, self._runtime, client, args, kwargs)
+            result = wrapped(*args, **kwargs)
+            return result if asked is None else whole.answered(self.sdk, asked, result)
         mark = nesting.enter(stream)  # what is not observed is no attempt of the stream whose request it is made in
         try:
             with _as_current(stream):
@@ -159,7 +161,9 @@ class Patches:
     async def _arequest(self, wrapped: Any, client: Any, args: Any, kwargs: Any) -> Any:
         stream = self._begin(client, args, kwargs, isinstance(wrapped, partial))
         if stream is None and not (nesting.entered() or kwargs.get("stream")):
-            return await wrapped(*args, **kwargs)
+            asked = whole.begin(self.sdk, self._runtime, client, args, kwargs)
+            result = await wrapped(*args, **kwargs)
+            return result if asked is None else whole.answered(self.sdk, asked, result)
         mark = nesting.enter(stream)
         try:
             with _as_current(stream):

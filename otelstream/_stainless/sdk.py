@@ -18,6 +18,7 @@ from otelstream._core.process.tap import Attached
 from otelstream._core.record.ending import Ending
 from otelstream._core.record.grammar import Grammar
 from otelstream._core.record.stream import StreamObservation, clock
+from otelstream._core.record.whole import Whole
 from otelstream._stainless import faults, raw
 
 Wrap = Callable[[Any, str, Callable[..., Any]], None]
@@ -50,6 +51,8 @@ class Sdk:
     helpers_close: bool = False  # they close the response themselves, never the stream that they read
     distribution: str = ""
     beside: Beside = field(default_factory=Beside)
+    # An answer that was not streamed, as the SDK's object or as its JSON; None for what is none.
+    whole: Callable[[Any], Whole | None] = field(default=lambda _: None)
     sent: Callable[[Any], None] = field(default=lambda _: None)  # the options of any request; never raises
     attach: Callable[[Wrap], None] = field(default=lambda _: None)  # what runs tools
 

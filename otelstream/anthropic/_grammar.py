@@ -11,6 +11,7 @@ from otelstream import _semconv as s
 from otelstream._core.record import facts as f
 from otelstream._core.record.ending import Ending
 from otelstream._core.record.text import printable
+from otelstream._core.record.whole import Asked, Whole, part, parts
 
 DELTA = "content_block_delta"
 _EVENTS = frozenset(
@@ -149,6 +150,19 @@ def _message_stop(_: dict[str, Any]) -> Iterator[f.Fact]:
 
 def _error(event: dict[str, Any]) -> Iterator[f.Fact]:
     yield f.Failed(_word(_object(event.get("error")).get("type")) or "api_error")
+
+
+def whole(answer: Any) -> Whole | None:
+    """What a message that was not streamed says: an object of the SDK's, or its JSON."""
+    if part(answer, "type") != "message":
+        return None
+    reason = part(answer, "stop_reason")
+    calls = tuple(
+        Asked(str(part(block, "name")), str(part(block, "id") or ""), part(block, "input"))
+        for block in parts(answer, "content")
+        if part(block, "type") == "tool_use"
+    )
+    return Whole(_REASONS.get(reason, printable(reason)) if isinstance(reason, str) else None, calls)
 
 
 _TELL: dict[str, Callable[[dict[str, Any]], Iterator[f.Fact]]] = {

@@ -12,7 +12,7 @@ from otelstream._core.process.provider import Beside
 from otelstream._stainless.provider import Provider
 from otelstream._stainless.sdk import Call
 from otelstream.anthropic import _tools
-from otelstream.anthropic._grammar import Grammar
+from otelstream.anthropic._grammar import Grammar, whole
 
 _NONE: frozenset[str] = frozenset()
 
@@ -92,6 +92,7 @@ PROVIDER = Provider(
     native_scope=_tools.SCOPE,
     beside=_BESIDE,
     helpers=_helpers,
+    whole=whole,
     sent=_tools.request,
     attach=_tools.attach,
 )

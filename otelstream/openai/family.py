@@ -10,7 +10,7 @@ from typing import Any
 from otelstream._core.process.provider import Beside
 from otelstream._stainless.provider import Provider
 from otelstream._stainless.sdk import Call
-from otelstream.openai import _chat, _tools
+from otelstream.openai import _chat, _tools, _whole
 from otelstream.openai.provider import choices, forced
 
 
@@ -46,6 +46,7 @@ def _row(
         begin=partial(_begin, name),
         request_id="x-request-id",
         beside=Beside(peers=peers or {}, paths=("/completions",), patience=f"{client}(timeout=60)"),
+        whole=_whole.whole,
         sent=_tools.request,
     )
 

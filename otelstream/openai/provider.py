@@ -12,7 +12,7 @@ from otelstream._core.process.provider import Beside
 from otelstream._core.record.grammar import Grammar
 from otelstream._stainless.provider import Provider
 from otelstream._stainless.sdk import Call
-from otelstream.openai import _chat, _responses, _tools
+from otelstream.openai import _chat, _responses, _tools, _whole
 
 _NONE: frozenset[str] = frozenset()
 # Result types by identity (`Response` is also the HTTP library's name): operation and grammar.
@@ -106,5 +106,6 @@ PROVIDER = Provider(
     helpers=_helpers,
     helpers_close=True,
     beside=_BESIDE,
+    whole=_whole.whole,
     sent=_tools.request,
 )

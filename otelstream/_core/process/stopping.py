@@ -127,7 +127,7 @@ def _between_streams(turn: Turn) -> None:
     stopped = turn.stopped
     if stopped is None:
         return
-    stream = next((each for each in reversed(turn.records) if each.started <= stopped.at), None)
+    stream = next((each for each in reversed(turn.answers) if each.started <= stopped.at), None)
     if stream is None:
         for host in list(hosts):
             host.metrics.stopped_nothing(turn.route, stopped.trigger)

@@ -298,13 +298,17 @@ class Registry:
 
     # --- counting -----------------------------------------------------------------------------------------
 
+    def awaited(self, stream: StreamObservation) -> None:
+        """`stream` has ended: its calls that have not run are waited for so long."""
+        with self._lock:
+            waiting = [call for call in stream.tool_calls if id(call) in self._waiting]
+            self._due = min(self._due, *map(_deadline, waiting), math.inf)
+
     def ended(self, stream: StreamObservation) -> None:
         """The record of `stream` is out: its calls that are done can be counted."""
         metrics = stream.runtime.metrics
         stream.reader = None
-        with self._lock:
-            waiting = [call for call in stream.tool_calls if id(call) in self._waiting]
-            self._due = min(self._due, *map(_deadline, waiting), math.inf)
+        self.awaited(stream)
         for call in stream.tool_calls:
             if call.ready is not None:
                 metrics.add(s.TOOL_PAUSE, metrics.common(stream), {s.TOOL_CALL_PREAMBLE: call.preamble}, call.pause)

@@ -20,8 +20,8 @@ _lock = threading.RLock()  # of what threads change in turns; a signal handler m
 class Turn:
     """One question of a user: its streams, its tool calls, and what a Stop found; of the turns inside it too."""
 
-    __slots__ = ("__weakref__", "_only", "_streams", "entered", "id", "implicit", "inner", "outer", "outlives", "over",
-                 "route", "stopped")  # fmt: skip
+    __slots__ = ("__weakref__", "_only", "_streams", "_whole", "entered", "id", "implicit", "inner", "outer",
+                 "outlives", "over", "route", "stopped", "unstreamed")  # fmt: skip
 
     def __init__(
         self,
@@ -40,6 +40,8 @@ class Turn:
         self.inner = 0  # those that are inside a turn in it
         # A stream's own turn keeps none here; an empty deque would be 0.7 KiB an open stream.
         self._streams: deque[StreamObservation] | list[StreamObservation] = [] if implicit else deque()
+        self._whole: list[StreamObservation] = []  # answers that came whole and asked for tools
+        self.unstreamed = 0  # requests to a model that were not streamed
         self._only: Callable[[], StreamObservation | None] = lambda: None  # weak, see `begun`
         self.stopped: TurnStop | None = None  # by a Stop of its own
         self.over: list[Callable[[Turn], object]] = []  # called when nobody is in it any more
@@ -60,9 +62,28 @@ class Turn:
         return [] if only is None else [only]
 
     @property
+    def answers(self) -> list[StreamObservation]:
+        """Its streams, and what came whole and asked for tools; oldest first."""
+        if not self._whole:
+            return self.records
+        return sorted([*self.records, *self._whole], key=lambda answer: answer.started)
+
+    @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
         """The tool calls that the model asked for in it, oldest first."""
-        return tuple(call for stream in self.records for call in stream.all_tool_calls())
+        return tuple(call for answer in self.answers for call in answer.all_tool_calls())
+
+    def count_unstreamed(self) -> None:
+        """A request that is not streamed was made in it."""
+        with _lock:
+            for turn in self.chain():
+                turn.unstreamed += 1
+
+    def add_whole(self, answer: StreamObservation) -> None:
+        """An answer came whole, and asks for tools."""
+        with _lock:
+            for turn in self.chain():
+                turn._whole = [*turn._whole, answer][-MAX_STREAMS:]
 
     def add(self, stream: StreamObservation) -> None:
         if self.implicit:
@@ -121,7 +142,7 @@ class Turn:
         stopped = self.stopped
         if stopped is None or not self.lasting:
             return self.tool_calls
-        return tuple(call for each in self.records if each.started <= stopped.at for call in each.all_tool_calls())
+        return tuple(call for each in self.answers if each.started <= stopped.at for call in each.all_tool_calls())
 
     # --- who is inside ------------------------------------------------------------------------------------
 

@@ -163,6 +163,11 @@ def find(id: str) -> Turn | None:  # noqa: A002
 
 def for_stream() -> Turn:
     """The turn that a stream begun here belongs to."""
+    return around() or Turn(implicit=True)
+
+
+def around() -> Turn | None:
+    """The turn that what is begun here belongs to: its block's, its request's, its trace's; None outside of all."""
     turn = _block.get()
     if turn is not None:
         return turn
@@ -170,9 +175,7 @@ def for_stream() -> Turn:
     if request is not None and not request.over:
         return request.turn
     trace_id = _trace_id()
-    if trace_id:
-        return _known.open(trace_id)
-    return Turn(implicit=True)
+    return _known.open(trace_id) if trace_id else None
 
 
 def open_turn(id: str, route: str | None = None) -> Turn:  # noqa: A002
