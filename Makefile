@@ -33,7 +33,7 @@ demo-all: .venv-demo/ready ## every story, tools and Stop included
 pins: ## take the newest versions of all that the tests need, for every Python; `make matrix` is what runs unpinned
 	$(PYTHON) -m venv .venv-pins
 	.venv-pins/bin/python -m pip install --quiet --upgrade uv
-	.venv-pins/bin/uv pip compile pyproject.toml tests/requirements*.txt --extra all --universal --python-version 3.10 \
+	.venv-pins/bin/uv pip compile pyproject.toml tests/requirements.txt tests/requirements-mutate.txt --extra all --universal --python-version 3.10 \
 		--upgrade --quiet --no-annotate --no-emit-index-url --custom-compile-command 'make pins' -o tests/constraints.txt
 
 generate: $(VENV)/ready ## make the rules, dashboards, runbook and tables of the docs anew
@@ -47,6 +47,22 @@ previews: $(VENV)/ready ## draw the dashboards from their JSON and a real Promet
 
 e2e: $(VENV)/ready ## simulator, SDK, Prometheus, rules, Alertmanager, a webhook: the page comes, or does not
 	$(RUN) -m pytest -m slow tests/slo -s
+
+.venv-docs/ready: docs/requirements.txt
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip install --quiet -r docs/requirements.txt
+	@touch $@
+
+docs: .venv-docs/ready ## build the documentation site; a broken link or a page that nothing leads to fails
+	.venv-docs/bin/mkdocs build --strict --site-dir build/site
+
+.venv-recipes/ready: pyproject.toml tests/requirements.txt tests/requirements-recipes.txt tests/constraints.txt
+	$(PYTHON) -m venv .venv-recipes
+	.venv-recipes/bin/python -m pip install --quiet -e '.[all]' -r tests/requirements.txt -r tests/requirements-recipes.txt
+	@touch $@
+
+recipes: .venv-recipes/ready ## run the recipes of the documentation in every framework
+	.venv-recipes/bin/python -m pytest tests/recipes tests/hop/test_wsgi.py
 
 collector: ## build the Collector (needs Go; 8 minutes the first time)
 	collector/build.sh
@@ -120,4 +136,4 @@ fmt: $(VENV)/ready ## format and fix what can be fixed
 clean: ## remove what the other targets made
 	rm -rf .venv .venv-* .tools build dist mutants otelstream.html
 
-.PHONY: help demo demo-all generate previews e2e collector e2e-collector bench matrix table foreign companions fuzz soak mutate test pins lint types fmt clean
+.PHONY: help docs recipes frameworks demo demo-all generate previews e2e collector e2e-collector bench matrix table foreign companions fuzz soak mutate test pins lint types fmt clean

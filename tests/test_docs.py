@@ -21,6 +21,7 @@ from typing import Any
 
 import anthropic
 import pytest
+from recipes import pages as recipes
 
 import otelstream
 from otelstream import cli
@@ -28,7 +29,9 @@ from otelstream._face import instrumentor as _instrumentor
 from otelstream.testing import ProviderSimulator
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "examples" / "testing" / "README.md"]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "examples" / "testing" / "README.md"]
+# Driven by real servers in tests/recipes.
+SERVED = {ROOT / "docs" / "recipes" / f"{name}.md" for name in recipes.SERVED}
 NOT_RUN = re.compile(r"<!-- not run: .+ -->")
 
 
@@ -63,9 +66,11 @@ def blocks(page: Path, *languages: str) -> list[Block]:
 
 
 def pages(*languages: str) -> list[Any]:
+    """The pages whose blocks are run here."""
     return [
         pytest.param(page, id=str(page.relative_to(ROOT)))
         for page in PAGES
+        if page not in SERVED
         if any(not block.skipped for block in blocks(page, *languages))
     ]
 
@@ -74,7 +79,7 @@ def pages(*languages: str) -> list[Any]:
 
 
 @pytest.fixture
-def prelude() -> Iterator[dict[str, Any]]:
+def prelude(otelstream_provider: ProviderSimulator) -> Iterator[dict[str, Any]]:
     """What the blocks of a page take for granted: a stream in hand, its text, and somewhere to save it."""
     saved: list[tuple[str, bool]] = []
 
@@ -84,8 +89,7 @@ def prelude() -> Iterator[dict[str, Any]]:
     callbacks = [list(each) for each in (_instrumentor._ended, _instrumentor._repeats)]
     otelstream.instrument()
     with (
-        ProviderSimulator() as provider,
-        anthropic.Anthropic(base_url=provider.base_url, api_key="k", max_retries=0) as client,
+        anthropic.Anthropic(max_retries=0) as client,
         client.messages.create(
             model="m", max_tokens=9, messages=[{"role": "user", "content": "x"}], stream=True
         ) as stream,
