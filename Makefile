@@ -64,6 +64,14 @@ docs: .venv-docs/ready ## build the documentation site; a broken link or a page 
 recipes: .venv-recipes/ready ## run the recipes of the documentation in every framework
 	.venv-recipes/bin/python -m pytest tests/recipes tests/hop/test_wsgi.py
 
+.venv-frameworks/ready: pyproject.toml tests/frameworks/requirements.txt
+	$(PYTHON) -m venv .venv-frameworks
+	.venv-frameworks/bin/python -m pip install --quiet -e '.[testing]' -r tests/frameworks/requirements.txt
+	@touch $@
+
+frameworks: .venv-frameworks/ready ## run agent frameworks against the local provider, and write their table (ten minutes)
+	cd tests && PYTHONPATH=. ../.venv-frameworks/bin/python -m frameworks.run --docs
+
 collector: ## build the Collector (needs Go; 8 minutes the first time)
 	collector/build.sh
 
