@@ -27,25 +27,48 @@ def _metrics() -> list[str]:
         "## Metrics",
         "",
         f"Scope `{s.SCOPE}`. Common labels: {', '.join(f'`{name}`' for name in s.COMMON_LABELS)} (the last where the",
-        f"application names one); at most {s.MAX_COMMON_SETS} distinct sets of them a process, the rest are",
-        f"`{s.OTHER}`. Every metric stays under {s.MAX_SETS} sets of labels. The first {s.MAX_NAMED_SETS} models and",
-        "routes that the objectives file names have their zeros from the start, all others with their first request.",
+        f"application names one). By default (`metrics=lean`) the route is on `{s.OBJECTIVE_STREAMS.name}` only, and",
+        "many metrics have no common label; `metrics=all` puts all on all, adds the labels in brackets, more bounds,",
+        f"and the metrics marked *all*. A process has room for {s.MAX_MODELS} models, {s.MAX_ROUTES} routes each (with",
+        f"`all`, elsewhere, {s.MAX_WIDE_SETS} sets); the rest are `{s.OTHER}`, `{s.FOLDED.name}` counts them. Every",
+        f"metric stays under {s.MAX_SETS} sets of labels. Models and routes that the objectives file names have their",
+        "zeros from the start, as long as half of the room is left; all others with their first request.",
         "",
-        "| metric | kind, unit | says | labels beyond the common | in Prometheus |",
-        "| --- | --- | --- | --- | --- |",
+        "| metric | kind, unit | says | common labels | labels beyond | in Prometheus |",
+        "| --- | --- | --- | --- | --- | --- |",
     ]
     for metric in s.METRICS:
-        labels = _names(metric.labels) or "none"
-        if not metric.common:
-            labels += " (no common labels)"
+        own = _names(metric.own(lean=True))
+        wide = f"({_names(metric.wide)})" if metric.wide else ""
+        common = {"process": "none", "model": "all but the route", "route": "all", None: "*all*"}[metric.lean]
         kind = metric.kind.replace("_", " ")
-        lines.append(f"| `{metric.name}` | {kind}, {metric.unit} | {metric.says} | {labels} | `{metric.prometheus}` |")
-    lines += ["", "### Buckets", "", "| histogram | bounds |", "| --- | --- |"]
+        row = (
+            f"`{metric.name}`",
+            f"{kind}, {metric.unit}",
+            metric.says,
+            common,
+            f"{own} {wide}",
+            f"`{metric.prometheus}`",
+        )
+        lines.append(f"| {' | '.join(row)} |")
+    lines += [
+        "",
+        "### Buckets",
+        "",
+        "Where some are bold, only those by default.",
+        "",
+        "| histogram | bounds |",
+        "| --- | --- |",
+    ]
     for metric in s.METRICS:
         if metric.bounds:
             extra = {"first_token": " and the first-token thresholds", "completion": " and the completion thresholds"}
             more = extra.get(metric.threshold_kind or "", "")
-            lines.append(f"| `{metric.name}` | {' '.join(f'{bound:g}' for bound in metric.bounds)}{more} |")
+            lean = metric.buckets(lean=True)
+            shown = (
+                f"**{bound:g}**" if bound in lean and lean != metric.bounds else f"{bound:g}" for bound in metric.bounds
+            )
+            lines.append(f"| `{metric.name}` | {' '.join(shown)}{more} |")
     return [*lines, ""]
 
 

@@ -7,7 +7,7 @@ Dashboards, rules, docs and tests read these names here; nothing else spells the
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
 SCOPE: Final = "otelstream"
@@ -64,6 +64,10 @@ ObjectiveKind = Literal["first_token", "completion", "integrity"]
 ObjectiveResult = Literal["good", "bad", "excluded"]
 
 STREAM_STATES: Final = get_args(StreamState)
+OBJECTIVE_RESULTS: Final[tuple[ObjectiveResult, ...]] = get_args(ObjectiveResult)
+Ended = Literal["whole", "broken", "left"]  # an outcome in three words, for what cannot pay for seven
+Folded = Literal["model", "route", "tool_name", "error_type", "labels"]
+FOLDED_NAMES: Final[tuple[Folded, ...]] = get_args(Folded)
 
 # --- attributes -------------------------------------------------------------------------------------------
 
@@ -94,6 +98,7 @@ ERROR_TYPE: Final = "error.type"
 OPENINFERENCE_KIND: Final = "openinference.span.kind"  # another convention's, read only
 
 OUTCOME: Final = "otelstream.stream.outcome"
+ENDED: Final = "otelstream.stream.ended"
 PHASE: Final = "otelstream.stream.phase"
 FAULT: Final = "otelstream.stream.fault"
 SUCCEEDED_THEN_FAILED: Final = "otelstream.stream.succeeded_then_failed"
@@ -188,6 +193,7 @@ RETRACTION_EXPOSURE: Final = "otelstream.retraction.exposure"
 ACTION_VISIBLE_CHARS: Final = "otelstream.action.visible_chars"
 ACTION_LEAD: Final = "otelstream.action.lead"
 HOP_OUTCOME: Final = "otelstream.hop.outcome"
+FOLDED_WHAT: Final = "otelstream.folded.what"
 GAP_LE: Final = "le"  # Prometheus's own word for a bucket's bound, so that histogram_quantile() reads it
 
 # --- events -----------------------------------------------------------------------------------------------
@@ -381,43 +387,56 @@ SPAN_ATTRIBUTES: Final[tuple[SpanAttribute, ...]] = (
 # --- metrics ----------------------------------------------------------------------------------------------
 
 # Whole bounds are ints: the Python Prometheus exporter prints `2.0` where the Collector prints `2`.
+# Of each list the `LEAN` ones are kept by default, at most ten; setting `metrics=all` keeps them all.
 FIRST_TOKEN_BOUNDS: Final = (
     .1, .2, .3, .45, .5, .75, 1, 1.5, 2, 2.5, 3, 4.5, 6, 8, 10, 15, 20, 30, 45, 60, 90, 120, 180, 300,
 )  # fmt: skip
+LEAN_FIRST_TOKEN_BOUNDS: Final = (.2, .5, 1, 1.5, 2.5, 4.5, 8, 15, 30, 60)  # fmt: skip
 GAP_BOUNDS: Final = (
     .001, .002, .005, .01, .015, .02, .03, .04, .06, .08, .1, .15, .25, .5, .75, 1, 2, 5, 10, 30,
 )  # fmt: skip
+LEAN_GAP_BOUNDS: Final = (.005, .01, .02, .04, .08, .15, .5, 2, 5, 30)  # fmt: skip
+LEAN_LONGEST_GAP_BOUNDS: Final = (.04, .1, .25, .5, 1, 2, 5, 10, 30)  # fmt: skip
 DURATION_BOUNDS: Final = (
     .5, 1, 2, 5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 240, 300, 480, 600, 900, 1800,
 )  # fmt: skip
+LEAN_DURATION_BOUNDS: Final = (1, 5, 10, 20, 30, 60, 120, 300, 600, 1800)
 STALL_BOUNDS: Final = (2, 3, 5, 8, 15, 30, 60, 120, 300)
 LEAD_BOUNDS: Final = (.01, .05, .1, .25, .5, 1, 2, 5, 10, 30, 60, 300)  # fmt: skip
+LEAN_LEAD_BOUNDS: Final = (.05, .25, 1, 5, 30, 300)  # fmt: skip
 CHAR_BOUNDS: Final = (100, 300, 1000, 3000, 10000, 30000, 100000)
 RATE_BOUNDS: Final = (5, 10, 20, 30, 50, 80, 120, 200, 400, 800)
 # The conventions' own advice for their own instruments.
 TOKEN_BOUNDS: Final = (
     1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864,
 )  # fmt: skip
+LEAN_TOKEN_BOUNDS: Final = (16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576)
 CALL_BOUNDS: Final = (
     .01, .02, .04, .08, .16, .32, .64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92,
 )  # fmt: skip
 CHUNK_TIME_BOUNDS: Final = (.01, .025, .05, .075, .1, .15, .2, .3, .4, .5, .75, 1, 2.5)  # fmt: skip
 
-COMMON_LABELS: Final = (OPERATION, PROVIDER, REQUEST_MODEL, ROUTE)
-MAX_COMMON_SETS: Final = 32
-MAX_NAMED_SETS: Final = MAX_COMMON_SETS // 2  # that the objectives file may take before any traffic
+MODEL_LABELS: Final = (OPERATION, PROVIDER, REQUEST_MODEL)
+COMMON_LABELS: Final = (*MODEL_LABELS, ROUTE)
+MAX_SETS: Final = 2000  # of one instrument: beyond, the SDK folds into otel.metric.overflow
+MAX_MODELS: Final = 20
+MAX_ROUTES: Final = 10
+MAX_COMMON_SETS: Final = MAX_MODELS * MAX_ROUTES  # of what has the route by default
+MAX_WIDE_SETS: Final = 32  # of what has it with `metrics=all` only
 MAX_FOLDED_PAIRS: Final = 3  # of operation and provider that keep their names in a folded set
 MAX_FOLDED_SETS: Final = 2 * (MAX_FOLDED_PAIRS + 1)  # each pair, and `_OTHER`: with a route and without
 MAX_TOOL_NAMES: Final = 64
 MAX_ERROR_TYPES: Final = 16
-MAX_SETS: Final = 2000  # of one instrument: beyond, the SDK folds into otel.metric.overflow
 
 MetricKind = Literal["counter", "histogram", "observable_counter", "observable_up_down_counter", "gauge"]
 
 
+Scope = Literal["route", "model", "process"]  # whether a metric has all common labels, all but the route, or none
+
+
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One instrument. `labels` are those beyond the common ones; `common` says whether it has those."""
+    """One instrument; `labels` are those beyond the common ones. What is `lean` holds unless `metrics=all`."""
 
     name: str
     kind: MetricKind
@@ -425,18 +444,39 @@ class Metric:
     says: str
     labels: tuple[str, ...] = ()
     bounds: tuple[float, ...] = ()
-    common: bool = True
+    scope: Scope = "route"
+    lean: Scope | None = "model"  # None: not made at all
+    wide: tuple[str, ...] = ()  # of the labels, those with `metrics=all` only
+    lean_bounds: tuple[float, ...] | None = None
     threshold_kind: Literal["first_token", "completion"] | None = None  # objectives whose thresholds join the bounds
-    semconv: bool = field(default=False)  # a convention's metric, emitted as setting `semconv` says
+    semconv: bool = False  # a convention's metric, emitted as setting `semconv` says
 
-    @property
-    def max_extra(self) -> int:
-        """The distinct sets of `labels` that may be emitted before the rest fold into `_OTHER`.
+    def common(self, *, lean: bool) -> Scope:
+        """Which of the common labels it has."""
+        return (self.lean or self.scope) if lean else self.scope
 
-        Times the common sets, folded ones among them, it stays under `MAX_SETS`, by construction.
+    def own(self, *, lean: bool) -> tuple[str, ...]:
+        """The labels beyond those."""
+        return tuple(label for label in self.labels if not (lean and label in self.wide))
+
+    def buckets(self, *, lean: bool) -> tuple[float, ...]:
+        return self.lean_bounds if lean and self.lean_bounds is not None else self.bounds
+
+    def common_sets(self, *, lean: bool) -> int:
+        """The distinct sets of common labels, folded ones among them."""
+        scope = self.common(lean=lean)
+        if scope == "process":
+            return 1
+        if scope == "model":
+            return MAX_MODELS + MAX_FOLDED_PAIRS + 1
+        return (MAX_COMMON_SETS if self.lean == "route" else MAX_WIDE_SETS) + MAX_FOLDED_SETS
+
+    def max_extra(self, *, lean: bool) -> int:
+        """The distinct sets of own labels that may be emitted before the rest fold into `_OTHER`.
+
+        Times the common sets it stays under `MAX_SETS`, by construction.
         """
-        common = MAX_COMMON_SETS + MAX_FOLDED_SETS if self.common else 1
-        return (MAX_SETS - 1) // common - 1
+        return (MAX_SETS - 1) // self.common_sets(lean=lean) - 1
 
     @property
     def prometheus(self) -> str:
@@ -448,17 +488,27 @@ def _h(name: str, unit: str, says: str, *labels: str, bounds: tuple[float, ...],
     return Metric(name, "histogram", unit, says, labels, bounds, **more)  # type: ignore[arg-type]
 
 
-def _c(name: str, unit: str, says: str, *labels: str, common: bool = True) -> Metric:
-    return Metric(name, "counter", unit, says, labels, common=common)
+def _c(name: str, unit: str, says: str, *labels: str, **more: object) -> Metric:
+    return Metric(name, "counter", unit, says, labels, **more)  # type: ignore[arg-type]
 
 
 STREAMS: Final = _c("otelstream.streams", "{stream}", "Streams that ended, by how", OUTCOME, PHASE, FAULT)
-OBJECTIVE_STREAMS: Final = _c(
+OBJECTIVE_STREAMS: Final = Metric(
     "otelstream.objective.streams",
+    "observable_counter",  # kept in process: three to a stream, and zeros from the first collection
     "{stream}",
     "Streams judged against the loaded objectives",
-    OBJECTIVE_NAME,
-    OBJECTIVE_RESULT,
+    (OBJECTIVE_NAME, OBJECTIVE_RESULT),
+    lean="route",
+)
+OBJECTIVE_TOTAL: Final = Metric(
+    "otelstream.objective.total",
+    "observable_counter",
+    "{stream}",
+    "The same whatever the model and the route; what the rules read",
+    (OBJECTIVE_NAME, OBJECTIVE_RESULT),
+    scope="process",
+    lean="process",
 )
 STREAM_ACTIVE: Final = Metric(
     "otelstream.stream.active",
@@ -468,7 +518,13 @@ STREAM_ACTIVE: Final = Metric(
     (STREAM_STATE,),
 )
 STREAM_FAILURES: Final = _c(
-    "otelstream.stream.failures", "{stream}", "Streams with a fault, by error type", FAULT, PHASE, ERROR_TYPE
+    "otelstream.stream.failures",
+    "{stream}",
+    "Streams with a fault, by error type",
+    FAULT,
+    PHASE,
+    ERROR_TYPE,
+    wide=(FAULT,),
 )
 STREAM_RETRIES: Final = _c(
     "otelstream.stream.retries", "{retry}", "Attempts beyond the first, by what made them needed", ERROR_TYPE
@@ -481,12 +537,15 @@ STREAM_TTFT: Final = _h(
     CACHE,
     bounds=FIRST_TOKEN_BOUNDS,
     threshold_kind="first_token",
+    wide=(FIRST_TOKEN_KIND,),
+    lean_bounds=LEAN_FIRST_TOKEN_BOUNDS,
 )
 STREAM_THINKING_TIME: Final = _h(
     "otelstream.stream.thinking_time",
     "s",
     "First chunk to first visible token, where thinking came first",
     bounds=FIRST_TOKEN_BOUNDS,
+    lean_bounds=(),
 )
 STREAM_WAIT_WITHOUT_TOKEN: Final = _h(
     "otelstream.stream.wait_without_token",
@@ -495,14 +554,19 @@ STREAM_WAIT_WITHOUT_TOKEN: Final = _h(
     OUTCOME,
     bounds=FIRST_TOKEN_BOUNDS,
     threshold_kind="first_token",
+    lean="process",
+    lean_bounds=LEAN_FIRST_TOKEN_BOUNDS,
 )
 STREAM_DURATION: Final = _h(
     "otelstream.stream.duration",
     "s",
     "Request issued to end of stream",
+    ENDED,
     OUTCOME,
     bounds=DURATION_BOUNDS,
     threshold_kind="completion",
+    wide=(OUTCOME,),
+    lean_bounds=LEAN_DURATION_BOUNDS,
 )
 STREAM_STALLED: Final = _c(
     "otelstream.stream.stalled",
@@ -518,6 +582,8 @@ STREAM_STALL_DURATION: Final = _h(
     STALL_SOURCE,
     BLOCK_KIND,
     bounds=STALL_BOUNDS,
+    lean="process",
+    wide=(BLOCK_KIND,),
 )
 STREAM_OUTPUT_RATE: Final = _h(
     "otelstream.stream.output_rate",
@@ -531,11 +597,20 @@ STREAM_GAP_BUCKET: Final = Metric(
     "{chunk}",
     "Chunks whose gap was at most `le` seconds; `+Inf` is the count",
     (GAP_LE,),
+    GAP_BOUNDS,
+    lean_bounds=LEAN_GAP_BOUNDS,
 )
 STREAM_GAP_SUM: Final = Metric(
     "otelstream.stream.chunk_gap.sum", "observable_counter", "s", "Seconds waited between chunks", ()
 )
-STREAM_GAP_MAX: Final = _h("otelstream.stream.chunk_gap.max", "s", "The longest gap of a stream", bounds=GAP_BOUNDS)
+STREAM_GAP_MAX: Final = _h(
+    "otelstream.stream.chunk_gap.max",
+    "s",
+    "The longest gap of a stream",
+    bounds=GAP_BOUNDS,
+    lean="process",
+    lean_bounds=LEAN_LONGEST_GAP_BOUNDS,
+)
 STREAM_REPETITION_COUNT: Final = _c("otelstream.stream.repetitions", "{loop}", "Repetition loops", BLOCK_KIND)
 STREAM_REPETITION_WASTED: Final = _h(
     "otelstream.stream.repetition.wasted",
@@ -543,6 +618,8 @@ STREAM_REPETITION_WASTED: Final = _h(
     "Characters of a loop beyond its first copy",
     BLOCK_KIND,
     bounds=CHAR_BOUNDS,
+    lean="process",
+    wide=(BLOCK_KIND,),
 )
 TOOL_CALLS: Final = _c(
     "otelstream.tool_calls",
@@ -553,7 +630,8 @@ TOOL_CALLS: Final = _c(
     DISPATCH_PHASE,
     TOOL_CALL_INPUT,
     TOOL_CALL_STATE,
-    common=False,
+    scope="process",
+    lean="process",
 )
 TOOL_DISPATCH_LEAD: Final = _h(
     "otelstream.tool_call.dispatch_lead",
@@ -561,6 +639,8 @@ TOOL_DISPATCH_LEAD: Final = _h(
     "Tool start to end of its stream, for tools started before that",
     TOOL_CALL_EFFECT,
     bounds=LEAD_BOUNDS,
+    lean="process",
+    lean_bounds=LEAN_LEAD_BOUNDS,
 )
 TOOL_DISPATCH_LAG: Final = _h(
     "otelstream.tool_call.dispatch_lag",
@@ -568,6 +648,8 @@ TOOL_DISPATCH_LAG: Final = _h(
     "End of the stream to tool start, for tools started after that",
     TOOL_CALL_EFFECT,
     bounds=LEAD_BOUNDS,
+    lean="process",
+    lean_bounds=LEAN_LEAD_BOUNDS,
 )
 TOOL_PAUSE: Final = _h(
     "otelstream.tool_call.pause",
@@ -575,6 +657,7 @@ TOOL_PAUSE: Final = _h(
     "Silence before a tool call's input",
     TOOL_CALL_PREAMBLE,
     bounds=LEAD_BOUNDS,
+    lean_bounds=LEAN_LEAD_BOUNDS,
 )
 CANCELLATIONS: Final = _c(
     "otelstream.cancellations",
@@ -583,6 +666,7 @@ CANCELLATIONS: Final = _c(
     CANCEL_TRIGGER,
     CANCEL_PROPAGATION,
     CANCEL_AT,
+    lean="process",
 )
 CANCELLATION_DURATION: Final = _h(
     "otelstream.cancellation.duration",
@@ -590,6 +674,8 @@ CANCELLATION_DURATION: Final = _h(
     "Ask to upstream close",
     CANCEL_PROPAGATION,
     bounds=LEAD_BOUNDS,
+    lean="process",
+    lean_bounds=LEAN_LEAD_BOUNDS,
 )
 CANCELLATION_PROGRESS: Final = _h(
     "otelstream.cancellation.progress",
@@ -597,27 +683,36 @@ CANCELLATION_PROGRESS: Final = _h(
     "First visible token to the ask: how long people had read",
     CANCEL_TRIGGER,
     bounds=LEAD_BOUNDS,
+    lean="process",
+    lean_bounds=LEAN_LEAD_BOUNDS,
 )
 CANCELLATION_DELIVERED_AFTER: Final = _h(
     "otelstream.cancellation.delivered_after",
     "{char}",
     "Characters delivered after the ask",
     bounds=CHAR_BOUNDS,
+    lean="process",
 )
 CANCELLATION_SIDE_EFFECTS: Final = _c(
     "otelstream.cancellation.side_effects",
     "{call}",
     "Tool calls of stopped turns, by where they stood",
     SIDE_EFFECT,
+    lean="process",
 )
 STOPS_NOT_FOUND: Final = _c(
     "otelstream.cancellations.not_found",
     "{stop}",
     "Stops of a turn that this process does not know: the route to the right process is missing",
-    common=False,
+    scope="process",
+    lean="process",
 )
 RETRACTIONS: Final = _c(
-    "otelstream.retractions", "{retraction}", "Answers withdrawn after they were shown", RETRACTION_REASON
+    "otelstream.retractions",
+    "{retraction}",
+    "Answers withdrawn after they were shown",
+    RETRACTION_REASON,
+    lean="process",
 )
 RETRACTION_EXPOSURE_TIME: Final = _h(
     "otelstream.retraction.exposure",
@@ -625,14 +720,25 @@ RETRACTION_EXPOSURE_TIME: Final = _h(
     "First visible token to withdrawal",
     RETRACTION_REASON,
     bounds=LEAD_BOUNDS,
+    lean="process",
+    lean_bounds=LEAN_LEAD_BOUNDS,
 )
-ACTION_LEAD_TIME: Final = _h("otelstream.action.lead", "s", "User's action to end of the stream", bounds=LEAD_BOUNDS)
+ACTION_LEAD_TIME: Final = _h(
+    "otelstream.action.lead",
+    "s",
+    "User's action to end of the stream",
+    bounds=LEAD_BOUNDS,
+    lean="process",
+    lean_bounds=LEAN_LEAD_BOUNDS,
+)
 HOP_FIRST_BYTE: Final = _h(
     "otelstream.hop.first_byte",
     "s",
     "Request to first body byte as the browser got it",
     HOP_OUTCOME,
     bounds=FIRST_TOKEN_BOUNDS,
+    lean="process",
+    lean_bounds=LEAN_FIRST_TOKEN_BOUNDS,
 )
 HOP_DURATION: Final = _h(
     "otelstream.hop.duration",
@@ -640,6 +746,8 @@ HOP_DURATION: Final = _h(
     "Request to last body byte as the browser got it",
     HOP_OUTCOME,
     bounds=DURATION_BOUNDS,
+    lean="process",
+    lean_bounds=LEAN_DURATION_BOUNDS,
 )
 INFO: Final = Metric(
     "otelstream.info",
@@ -647,7 +755,28 @@ INFO: Final = Metric(
     "{info}",  # the unit `1` would give three names: Python's exporter drops it, the others append `_ratio`
     "Versions and the hash of the loaded objectives",
     (VERSION, SDK_NAME, SDK_VERSION, OBJECTIVES_HASH),
-    common=False,
+    scope="process",
+    lean="process",
+)
+START_TIME: Final = Metric(
+    "otelstream.start_time", "gauge", "s", "When this process began to count (unix)", scope="process", lean="process"
+)
+CLOCK: Final = Metric(
+    "otelstream.clock",
+    "gauge",
+    "s",
+    "Now, at the collection (unix): how old the gauges are",
+    scope="process",
+    lean="process",
+)
+FOLDED: Final = Metric(
+    "otelstream.folded",
+    "observable_counter",
+    "{point}",
+    "What was counted under `_OTHER`, for its name was one too many",
+    (FOLDED_WHAT,),
+    scope="process",
+    lean="process",
 )
 CLIENT_DURATION: Final = _h(
     "gen_ai.client.operation.duration",
@@ -656,6 +785,7 @@ CLIENT_DURATION: Final = _h(
     ERROR_TYPE,
     bounds=CALL_BOUNDS,
     semconv=True,
+    lean=None,
 )
 CLIENT_TIME_TO_FIRST_CHUNK: Final = _h(
     "gen_ai.client.operation.time_to_first_chunk",
@@ -663,6 +793,7 @@ CLIENT_TIME_TO_FIRST_CHUNK: Final = _h(
     "Time to receive the first chunk, measured from when the client issues the request",
     bounds=CALL_BOUNDS,
     semconv=True,
+    lean=None,
 )
 CLIENT_TIME_PER_CHUNK: Final = _h(
     "gen_ai.client.operation.time_per_output_chunk",
@@ -678,10 +809,11 @@ CLIENT_TOKENS: Final = _h(
     TOKEN_TYPE,
     bounds=TOKEN_BOUNDS,
     semconv=True,
+    lean_bounds=LEAN_TOKEN_BOUNDS,
 )
 
 # Of one file: each comes with every result, and is never folded.
-MAX_OBJECTIVES: Final = OBJECTIVE_STREAMS.max_extra // len(get_args(ObjectiveResult))
+MAX_OBJECTIVES: Final = 16
 
 METRICS: Final[tuple[Metric, ...]] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
 
@@ -702,11 +834,12 @@ class Label:
 
 
 LABELS: Final[tuple[Label, ...]] = (
-    Label(OPERATION, limit=MAX_COMMON_SETS),
-    Label(PROVIDER, limit=MAX_COMMON_SETS),
-    Label(REQUEST_MODEL, limit=MAX_COMMON_SETS),
+    Label(OPERATION, limit=MAX_MODELS),
+    Label(PROVIDER, limit=MAX_MODELS),
+    Label(REQUEST_MODEL, limit=MAX_MODELS),
     Label(ROUTE, limit=MAX_COMMON_SETS),
     Label(OUTCOME, get_args(Outcome)),
+    Label(ENDED, get_args(Ended)),
     Label(PHASE, get_args(Phase)),
     Label(FAULT, get_args(Fault)),
     Label(ERROR_TYPE, limit=MAX_ERROR_TYPES),
@@ -730,6 +863,7 @@ LABELS: Final[tuple[Label, ...]] = (
     Label(SIDE_EFFECT, get_args(SideEffect)),
     Label(RETRACTION_REASON, get_args(RetractionReason)),
     Label(HOP_OUTCOME, get_args(HopOutcome)),
+    Label(FOLDED_WHAT, get_args(Folded)),
     Label(VERSION, limit=1),
     Label(SDK_NAME, limit=4),
     Label(SDK_VERSION, limit=4),

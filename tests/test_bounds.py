@@ -39,7 +39,7 @@ def full() -> Labels:
     """Labels that have taken in as many models as they will."""
     labels = Labels()
     for number in range(MANY):
-        if labels.common("chat", "parrot", f"model-{number}", "chat")[s.REQUEST_MODEL] == s.OTHER:
+        if labels.common("chat", "parrot", f"model-{number}", "chat").route[s.REQUEST_MODEL] == s.OTHER:
             return labels
     raise AssertionError("no bound")
 
@@ -47,7 +47,7 @@ def full() -> Labels:
 @pytest.mark.parametrize("route", ["chat", "search"])
 def test_a_folded_stream_keeps_that_it_had_a_route(route: str) -> None:
     """Beyond the bound model and route become `_OTHER`, both: who sums over routes finds the folded streams too."""
-    assert full().common("chat", "parrot", "new-model", route) == {
+    assert full().common("chat", "parrot", "new-model", route).route == {
         s.OPERATION: "chat",
         s.PROVIDER: "parrot",
         s.REQUEST_MODEL: s.OTHER,
@@ -57,7 +57,7 @@ def test_a_folded_stream_keeps_that_it_had_a_route(route: str) -> None:
 
 def test_a_folded_stream_without_a_route_gets_none() -> None:
     """A label that a stream never had is not made up by the fold."""
-    assert full().common("chat", "parrot", "new-model", None) == {
+    assert full().common("chat", "parrot", "new-model", None).route == {
         s.OPERATION: "chat",
         s.PROVIDER: "parrot",
         s.REQUEST_MODEL: s.OTHER,
@@ -66,7 +66,7 @@ def test_a_folded_stream_without_a_route_gets_none() -> None:
 
 def test_what_was_known_before_the_bound_stays() -> None:
     """The bound stops what is new, and leaves what has its series."""
-    known = full().common("chat", "parrot", "model-0", "chat")
+    known = full().common("chat", "parrot", "model-0", "chat").route
 
     assert (known[s.REQUEST_MODEL], known[s.ROUTE]) == ("model-0", "chat")
 

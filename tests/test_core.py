@@ -204,25 +204,30 @@ def test_several_choices(telemetry: Telemetry, runtime: Runtime, ends: tuple[str
     assert (span.attributes or {})[s.OUTCOME] == outcome
 
 
-def test_cardinality() -> None:
+@pytest.mark.parametrize("objectives", [1, 3, s.MAX_OBJECTIVES])
+@pytest.mark.parametrize("lean", [True, False])
+def test_cardinality(lean: bool, objectives: int) -> None:
     """The product of every metric row stays below what the SDK folds, whatever the application sends: models and routes
     without end, with a route and without, of more providers and operations than there are."""
     labels = Labels()
-    common = {
-        tuple(labels.common(f"do-{number % 5}", f"parrot-{number % 7}", f"model-{number}", route).items())
+    labels.room_for(objectives)
+    found = [
+        labels.common(f"do-{number % 5}", f"parrot-{number % 7}", f"model-{number}", route)
         for number in range(s.MAX_SETS)
         for route in (None, f"route-{number}")
-    }
-    assert len(common) == s.MAX_COMMON_SETS + s.MAX_FOLDED_SETS
+    ]
     values = {label.attribute: len(label.values) or label.limit for label in s.LABELS}
+    values[s.OBJECTIVE_NAME] = objectives
 
     for metric in s.METRICS:
+        common = {tuple(each.of(metric, lean=lean).items()) for each in found}
+        assert objectives > 3 or metric is s.OBJECTIVE_STREAMS or len(common) <= metric.common_sets(lean=lean)
         if metric.kind in ("counter", "histogram"):
-            sent = (dict.fromkeys(metric.labels, f"value-{number}") for number in range(s.MAX_SETS))
-            sets = len({tuple(labels.extra(metric, each).values()) for each in sent})
+            sent = (dict.fromkeys(metric.own(lean=lean), f"value-{number}") for number in range(s.MAX_SETS))
+            sets = len({tuple(labels.extra(metric, each, lean=lean).values()) for each in sent})
         else:
             sets = prod(values[label] for label in metric.labels)  # observed: nothing folds them
-        assert (len(common) if metric.common else 1) * sets < s.MAX_SETS, metric.name
+        assert len(common) * sets < s.MAX_SETS, metric.name
 
 
 def objective_sets(telemetry: Telemetry) -> set[tuple[Any, ...]]:
@@ -285,7 +290,7 @@ def test_cardinality_holds_as_recorded(telemetry: Telemetry, runtime: Runtime) -
         assert not any("otel.metric.overflow" in dict(labels) for labels in sets)
     models = {dict(labels)[s.REQUEST_MODEL] for labels in points[s.STREAMS.name]}
     errors = {dict(labels)[s.ERROR_TYPE] for labels in points[s.STREAM_FAILURES.name]}
-    assert len(models) == s.MAX_COMMON_SETS + 1
+    assert len(models) == s.MAX_MODELS + 1
     assert s.OTHER in models
     assert len(errors) == s.MAX_ERROR_TYPES + 1
     assert s.OTHER in errors

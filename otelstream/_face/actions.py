@@ -50,7 +50,7 @@ def _stop(turn: str | None, trigger: s.Trigger, caller: str) -> bool:
                 *_, found = found.chain()  # nobody is there for any of them
             return stop(found, trigger, clock())
         for runtime in process.runtimes():
-            runtime.metrics.add(s.STOPS_NOT_FOUND, {})
+            runtime.metrics.add(s.STOPS_NOT_FOUND, None)
         if not _not_found_said:
             _not_found_said.append(True)
             logger.warning(
@@ -88,9 +88,9 @@ def record_retraction(*, reason: s.RetractionReason = "other", turn: str | None 
         }
         _say(stream, s.EVENT_RETRACTION, now, attributes)
         metrics = stream.runtime.metrics
-        metrics.add(s.RETRACTIONS, metrics.common(stream), {s.RETRACTION_REASON: reason})
+        metrics.add(s.RETRACTIONS, stream, {s.RETRACTION_REASON: reason})
         if stream.first_token_at is not None:
-            metrics.add(s.RETRACTION_EXPOSURE_TIME, metrics.common(stream), {s.RETRACTION_REASON: reason}, exposure)
+            metrics.add(s.RETRACTION_EXPOSURE_TIME, stream, {s.RETRACTION_REASON: reason}, exposure)
     except Exception:
         trouble("recording a retraction")
         return False

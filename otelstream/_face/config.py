@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from otelstream._core.record.objectives import Objectives
-from otelstream._core.record.settings import ChunkMetric, Events, Semconv, Settings, Spans
+from otelstream._core.record.settings import ChunkMetric, Events, MetricSet, Semconv, Settings, Spans
 from otelstream._errors import ConfigurationError
 from otelstream._semconv import Effect
 from otelstream._trouble import logger
@@ -212,11 +212,13 @@ _CHECKS: Mapping[str, Any] = {
     "events": _choice(Events),
     "semconv": _choice(Semconv),
     "stall_threshold": _seconds,
+    "hang_threshold": _seconds,
     "freeze_threshold": _seconds,
     "cancel_late_after": _seconds,
     "repetition": _switch,
     "chunk_events": _chunk_events,
     "chunk_metric": _choice(ChunkMetric),
+    "metrics": _choice(MetricSet),
     "tools": _tools,
     "objectives": _objectives,
     "view": _view,

@@ -21,7 +21,7 @@ from otelstream._core.process.closing import end
 from otelstream._core.process.runtime import Runtime, when_idle
 from otelstream._core.process.tap import aread, read
 from otelstream._core.record.stream import StreamObservation
-from otelstream._stainless import closes, native, raw, response, whole
+from otelstream._stainless import closes, faults, native, raw, response, whole
 from otelstream._stainless.faults import before_stream, observed
 from otelstream._stainless.hooks import Hooks
 from otelstream._stainless.over import Over
@@ -273,8 +273,7 @@ def _retry(wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
     if stream is not None:
         try:
             refused = kwargs.get("response") or getattr(sys.exc_info()[1], "response", None)
-            status = getattr(refused, "status_code", None)
-            stream.retry(str(status) if status else "connection_error")
+            stream.retry(faults.word(stream, getattr(refused, "status_code", None), sys.exc_info()[1]))
         except Exception:
             trouble("recording a retry")
     return wrapped(*args, **kwargs)

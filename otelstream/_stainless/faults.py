@@ -104,6 +104,14 @@ def _status(error: Any) -> Ending:
     return failed("provider_error", kind)
 
 
+def word(stream: StreamObservation, status: int | None, error: BaseException | None) -> str:
+    """What an attempt failed with that another follows, as failures say it: its body is never read."""
+    if status:
+        return stream.attached.sdk.words.get(status) or str(status)
+    known = _known(error) if isinstance(error, Exception) else None
+    return (known and known.error_type) or "connection_error"
+
+
 def error_word(body: Any) -> str | None:
     """The API's own word for an error, out of the body of its answer."""
     inner = body.get("error", body) if isinstance(body, dict) else None

@@ -50,6 +50,7 @@ class Sdk:
     helpers: Callable[[], Iterable[type]] = tuple  # classes that read a stream of the SDK's for the application
     helpers_close: bool = False  # they close the response themselves, never the stream that they read
     distribution: str = ""
+    words: Mapping[int, str] = field(default_factory=dict)  # the API's word for a status, where there is one
     beside: Beside = field(default_factory=Beside)
     # An answer that was not streamed, as the SDK's object or as its JSON; None for what is none.
     whole: Callable[[Any], Whole | None] = field(default=lambda _: None)

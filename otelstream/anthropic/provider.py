@@ -93,6 +93,18 @@ PROVIDER = Provider(
     beside=_BESIDE,
     helpers=_helpers,
     whole=whole,
+    # https://platform.claude.com/docs/en/api/errors
+    words={
+        400: "invalid_request_error",
+        401: "authentication_error",
+        403: "permission_error",
+        404: "not_found_error",
+        413: "request_too_large",
+        429: "rate_limit_error",
+        500: "api_error",
+        504: "timeout_error",
+        529: "overloaded_error",
+    },
     sent=_tools.request,
     attach=_tools.attach,
 )

@@ -22,7 +22,7 @@ COMMON: Final = (
 
 def of(metric: Metric, *matchers: str, suffix: str = "") -> str:
     """Select a metric under the dashboard's variables; those of model and route only where it has them."""
-    common = COMMON if metric.common else ()
+    common = COMMON[: {"process": 0, "model": 2, "route": 3}[metric.common(lean=True)]]
     return f"{metric.prometheus}{suffix}{{{', '.join((JOB, INSTANCE, *common, *matchers, NO_OVERFLOW))}}}"
 
 

@@ -227,7 +227,9 @@ def _add_points(
     common = {**COMMON, s.PROVIDER: shape.of.package}
 
     def add(metric: s.Metric, amount: int = 1, labels: dict[str, Any] | None = None) -> None:
-        points.setdefault(metric.name, Counter())[frozenset({**common, **(labels or {})}.items())] += amount
+        scope = {} if metric.common(lean=True) == "process" else common
+        own = {name: value for name, value in (labels or {}).items() if name not in metric.wide}
+        points.setdefault(metric.name, Counter())[frozenset({**scope, **own}.items())] += amount
 
     outcome, fault, phase, trigger = want[s.OUTCOME], want[s.FAULT], want[s.PHASE], want[s.CANCEL_TRIGGER]
     add(s.STREAMS, labels={s.OUTCOME: outcome, s.PHASE: phase, s.FAULT: fault})
@@ -237,8 +239,10 @@ def _add_points(
         ("first-token", s.OBJECTIVE_FIRST_TOKEN), ("completion", s.OBJECTIVE_COMPLETION),
         ("integrity", s.OBJECTIVE_INTEGRITY),
     ):  # fmt: skip
-        add(s.OBJECTIVE_STREAMS, labels={s.OBJECTIVE_NAME: name, s.OBJECTIVE_RESULT: want[attribute]})
-    add(s.STREAM_DURATION, labels={s.OUTCOME: outcome})
+        for metric in (s.OBJECTIVE_STREAMS, s.OBJECTIVE_TOTAL):
+            add(metric, labels={s.OBJECTIVE_NAME: name, s.OBJECTIVE_RESULT: want[attribute]})
+    ended = {"failed": "broken", "cancelled": "left", "caller_error": "left", "abandoned": "left"}.get(outcome, "whole")
+    add(s.STREAM_DURATION, labels={s.ENDED: ended})
     if truth.visible:
         kind = next(write.kind for write in truth.read if write.chunk and truth._shows(write))
         add(s.STREAM_TTFT, labels={s.FIRST_TOKEN_KIND: kind, s.CACHE: "none"})
@@ -251,16 +255,20 @@ def _add_points(
             s.CANCEL_AT: "text" if truth.visible else "before_output",
         })  # fmt: skip
     if attempts > 1:
-        add(s.STREAM_RETRIES, attempts - 1, {s.ERROR_TYPE: "529"})
-    add(s.CLIENT_DURATION, labels={s.ERROR_TYPE: want[s.ERROR_TYPE]} if outcome == "failed" else {})
+        add(
+            s.STREAM_RETRIES,
+            attempts - 1,
+            {s.ERROR_TYPE: "overloaded_error" if shape.of.package == "anthropic" else "529"},
+        )
     for token_type, name in (("input", s.INPUT_TOKENS), ("output", s.OUTPUT_TOKENS)):
         if want[name] is not None:
             add(s.CLIENT_TOKENS, labels={s.TOKEN_TYPE: token_type})
 
 
 CHECKED = (
-    s.STREAMS, s.STREAM_FAILURES, s.OBJECTIVE_STREAMS, s.STREAM_DURATION, s.STREAM_TTFT, s.STREAM_WAIT_WITHOUT_TOKEN,
-    s.CANCELLATIONS, s.STREAM_RETRIES, s.CLIENT_DURATION, s.CLIENT_TOKENS, s.STREAM_STALLS, s.STREAM_REPETITION_COUNT,
+    s.STREAMS, s.STREAM_FAILURES, s.OBJECTIVE_STREAMS, s.OBJECTIVE_TOTAL, s.STREAM_DURATION, s.STREAM_TTFT,
+    s.STREAM_WAIT_WITHOUT_TOKEN,
+    s.CANCELLATIONS, s.STREAM_RETRIES, s.CLIENT_TOKENS, s.STREAM_STALLS, s.STREAM_REPETITION_COUNT,
 )  # fmt: skip
 
 

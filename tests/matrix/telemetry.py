@@ -16,8 +16,11 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from otelstream import _semconv as s
+
 Labels = frozenset[tuple[str, Any]]
-_DELTA = {SumOf: AggregationTemporality.DELTA, Histogram: AggregationTemporality.DELTA}
+_DELTA = dict.fromkeys((SumOf, Histogram), AggregationTemporality.DELTA)
+_JUDGED = (s.OBJECTIVE_STREAMS.name, s.OBJECTIVE_TOTAL.name)  # observed: cumulative, as the gaps are that nobody sums
 
 
 class Telemetry(logging.Handler):
@@ -32,6 +35,7 @@ class Telemetry(logging.Handler):
         self._reader = InMemoryMetricReader(preferred_temporality=_DELTA)
         self.meter_provider = MeterProvider([self._reader], resource=resource, shutdown_on_exit=False)
         self.said: list[str] = []
+        self._before: dict[tuple[str, Labels], Any] = {}
         self._kept: list[tuple[str, Labels, Any]] = []
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -45,6 +49,8 @@ class Telemetry(logging.Handler):
         """By metric: how much was counted, or how many values were recorded, under which labels. Zeros left out."""
         found: dict[str, Counter[Labels]] = {}
         for name, labels, amount in self._collect():
+            if name in _JUDGED:
+                amount, self._before[name, labels] = amount - self._before.get((name, labels), 0), amount
             if amount:
                 found.setdefault(name, Counter())[labels] += amount
         return found

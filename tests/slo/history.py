@@ -12,6 +12,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 from otelstream import _semconv as names
 from otelstream._core.record.objectives import Objectives
@@ -78,6 +79,20 @@ class Stream:
     rate: float | None = None
 
 
+VALUES = {label.attribute: label.values for label in names.LABELS}
+
+
+@cache
+def lean(metric: Metric, labels: Labels) -> Labels:
+    """Those of the labels that the metric has by default; a value that there is not, or a missing label, fails."""
+    common = names.COMMON_LABELS[: {"process": 0, "model": 3, "route": 4}[metric.common(lean=True)]]
+    wanted = {"job", "instance", *common, *metric.own(lean=True)}
+    kept = tuple(pair for pair in labels if pair[0] in wanted)
+    assert wanted - {names.ROUTE} <= {name for name, _ in kept}, (metric.name, labels)
+    assert all(value in (VALUES.get(name) or (value,)) for name, value in kept), (metric.name, kept)
+    return kept
+
+
 class Store:
     """Counters and histograms by series, written out as OpenMetrics."""
 
@@ -86,18 +101,19 @@ class Store:
         self.buckets: dict[tuple[Metric, Labels], list[float]] = {}
 
     def add(self, metric: Metric, labels: Labels, amount: float = 1) -> None:
-        key = (metric, labels)
+        key = (metric, lean(metric, labels))
         self.values[key] = self.values.get(key, 0) + amount
 
     def set(self, metric: Metric, labels: Labels, value: float) -> None:
-        self.values[metric, labels] = value
+        self.values[metric, lean(metric, labels)] = value
 
     def observe(self, metric: Metric, labels: Labels, value: float) -> None:
         """Count a value of a histogram: its bucket, and the sum at the end of the list."""
+        labels, bounds = lean(metric, labels), metric.buckets(lean=True)
         counts = self.buckets.get((metric, labels))
         if counts is None:
-            counts = self.buckets[metric, labels] = [0] * (len(metric.bounds) + 2)
-        counts[bisect_left(metric.bounds, value)] += 1
+            counts = self.buckets[metric, labels] = [0] * (len(bounds) + 2)
+        counts[bisect_left(bounds, value)] += 1
         counts[-1] += value
 
     def sample(self, second: int) -> Iterator[tuple[str, str]]:
@@ -106,7 +122,7 @@ class Store:
             yield metric.prometheus, f"{metric.prometheus}{_text(labels)} {value!r} {second}"
         for (metric, labels), counts in self.buckets.items():
             name, running = metric.prometheus, 0.0
-            for bound, count in zip((*metric.bounds, "+Inf"), counts, strict=False):
+            for bound, count in zip((*metric.buckets(lean=True), "+Inf"), counts, strict=False):
                 running += count
                 yield name, f"{name}_bucket{_text((*labels, ('le', str(bound))))} {running!r} {second}"
             yield name, f"{name}_count{_text(labels)} {running!r} {second}"
@@ -163,6 +179,7 @@ class Past:
             for result in ("good", "bad", "excluded"):
                 labels = (names.OBJECTIVE_NAME, objective.name), (names.OBJECTIVE_RESULT, result)
                 self.store.add(names.OBJECTIVE_STREAMS, (*common, *labels), 0)
+                self.store.add(names.OBJECTIVE_TOTAL, (*common, *labels), 0)
         if judged_only:
             return
         for effect in ("committed", "running", "discarded", "withheld", "compensated"):
@@ -183,6 +200,7 @@ class Past:
         for objective in self.objectives.for_stream(stream.model, stream.route):
             labels = (names.OBJECTIVE_NAME, objective.name), (names.OBJECTIVE_RESULT, objective.judge(stream))
             self.store.add(names.OBJECTIVE_STREAMS, (*common, *labels))
+            self.store.add(names.OBJECTIVE_TOTAL, (*common, *labels))
 
     def _stream(self, source: Source, scene: Scene, brief: bool) -> Stream:
         roll, rng = self.random.random(), self.random
@@ -235,7 +253,8 @@ class Past:
         store, rng = self.store, self.random
         outcome = (names.OUTCOME, stream.outcome)
         store.add(names.STREAMS, (*common, outcome, (names.PHASE, stream.phase), (names.FAULT, stream.fault)))
-        store.observe(names.STREAM_DURATION, (*common, outcome), stream.duration)
+        ended = {"failed": "broken", "cancelled": "left", "abandoned": "left"}.get(stream.outcome, "whole")
+        store.observe(names.STREAM_DURATION, (*common, (names.ENDED, ended)), stream.duration)
         if stream.error:
             kind = (names.FAULT, stream.fault), (names.PHASE, stream.phase), (names.ERROR_TYPE, stream.error)
             store.add(names.STREAM_FAILURES, (*common, *kind))
@@ -244,7 +263,7 @@ class Past:
         if stream.time_to_first_token is None:
             store.observe(names.STREAM_WAIT_WITHOUT_TOKEN, (*common, outcome), stream.duration)
         else:
-            kind = (names.FIRST_TOKEN_KIND, "text"), (names.CACHE, stream.cache)
+            kind = (names.FIRST_TOKEN_KIND, "text"), (names.CACHE, "read" if stream.cache == "read" else "none")
             store.observe(names.STREAM_TTFT, (*common, *kind), stream.time_to_first_token)
             if stream.thinking:
                 store.observe(names.STREAM_THINKING_TIME, common, stream.thinking)
@@ -258,11 +277,12 @@ class Past:
 
     def _gaps(self, common: Labels, stream: Stream, scene: Scene) -> None:
         store, rng = self.store, self.random
-        counts = [0] * (len(names.GAP_BOUNDS) + 1)
+        bounds = names.STREAM_GAP_BUCKET.buckets(lean=True)
+        counts = [0] * (len(bounds) + 1)
         for gap in stream.gaps:
-            counts[bisect_left(names.GAP_BOUNDS, gap)] += 1
+            counts[bisect_left(bounds, gap)] += 1
         running = 0
-        for bound, count in zip((*names.GAP_BOUNDS, "+Inf"), counts, strict=True):
+        for bound, count in zip((*bounds, "+Inf"), counts, strict=True):
             running += count
             store.add(names.STREAM_GAP_BUCKET, (*common, (names.GAP_LE, str(bound))), running)
         store.add(names.STREAM_GAP_SUM, common, sum(stream.gaps))

@@ -135,13 +135,13 @@ def test_gaps_are_counted_from_when_they_are_asked_for(on: Any, telemetry: Telem
 
 def test_the_bounds_are_those_of_the_process(on: Any, telemetry: Telemetry) -> None:
     """Switched on again and again, a process still has its bounded number of label sets, and the known ones stay."""
-    for number in range(s.MAX_COMMON_SETS + 10):
+    for number in range(s.MAX_MODELS + 10):
         on(stall_threshold=1 + number % 2)
         on.transport.tape = shapes.Tape([shapes.Reply(TEXT)])
         list(on.client.messages.create(**{**ASK, "model": f"model-{number}"}, stream=True))
 
     models = {dict(labels)[s.REQUEST_MODEL] for labels in telemetry.points()[s.STREAMS.name]}
-    assert len(models) == s.MAX_COMMON_SETS + 1
+    assert len(models) == s.MAX_MODELS + 1
     assert s.OTHER in models
 
 

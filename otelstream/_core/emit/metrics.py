@@ -14,11 +14,22 @@ from opentelemetry.metrics import Meter
 
 from otelstream import _semconv as s
 from otelstream._core.emit import outbox
-from otelstream._core.emit.observed import Common, Source, observed
+from otelstream._core.emit.labels import Common
+from otelstream._core.emit.observed import Source, observed
 from otelstream._core.record.call import ToolCall
 from otelstream._core.record.cancel import Cancel
+from otelstream._core.record.objectives import Objective
 from otelstream._core.record.settings import Settings
 from otelstream._core.record.stream import StreamObservation
+
+_ENDED: Mapping[s.Outcome, s.Ended] = {
+    "completed": "whole", "truncated": "whole", "refused": "whole", "failed": "broken",
+    "cancelled": "left", "caller_error": "left", "abandoned": "left",
+}  # fmt: skip
+
+
+def _judged(objective: str, result: s.ObjectiveResult) -> dict[str, str]:
+    return {s.OBJECTIVE_NAME: objective, s.OBJECTIVE_RESULT: result}
 
 
 class Metrics:
@@ -31,27 +42,34 @@ class Metrics:
         open_streams: Callable[[], Iterable[StreamObservation]],
         info: Mapping[str, str],
         providers: Sequence[str] = (),
+        due: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings = settings
+        self._lean = settings.metrics == "lean"
         self._observed = observed(meter)
         self._labels = self._observed.labels
-        self._source = Source(open_streams, info)
+        self._labels.room_for(len([*settings.objectives]))
+        self._source = Source(open_streams, info, due)
         self._observed.join(self._source)
-        self._known: set[Common] = set()  # whose zeros are out, under these settings
+        self._known: set[int] = set()  # the common labels whose zeros are out, under these settings
         self._instruments: dict[str, list[Any]] = {}
         for metric in s.METRICS:
-            self._create(meter, metric)
+            if metric.lean is not None or not self._lean:
+                self._create(meter, metric)
         for objective in settings.objectives:
+            for result in s.OBJECTIVE_RESULTS:
+                outbox.emit(
+                    deque([partial(self._observed.count, s.OBJECTIVE_TOTAL, _judged(objective.name, result), 0)])
+                )
             for model in objective.models:
                 for route in objective.routes or (None,):
                     for provider in providers:
-                        named = self._labels.named("chat", provider, model, route)
-                        if named is not None:  # else its zeros come with its first request
-                            self._zeros(named)
+                        if self._labels.has_room:  # else its zeros come with its first request
+                            self._zeros(self._labels.common("chat", provider, model, route))
 
     def _create(self, meter: Meter, metric: s.Metric) -> None:
         if metric.kind == "histogram":
-            bounds = {*metric.bounds}
+            bounds = {*metric.buckets(lean=self._lean)}
             if metric.threshold_kind is not None:
                 bounds.update(self._settings.objectives.thresholds(metric.threshold_kind))
             self._instruments[metric.name] = [
@@ -60,7 +78,7 @@ class Metrics:
         elif metric.kind == "counter":
             self._instruments[metric.name] = [meter.create_counter(metric.name, metric.unit, metric.says)]
         elif metric not in (s.STREAM_GAP_BUCKET, s.STREAM_GAP_SUM) or self._settings.chunk_metric == "buckets":
-            self._observed.create(meter, metric)
+            self._observed.create(meter, metric, lean=self._lean)
 
     def retire(self) -> None:
         """Leave the observables to those that begin later, and to the streams that are still open."""
@@ -80,63 +98,72 @@ class Metrics:
     def add(
         self,
         metric: s.Metric,
-        common: Mapping[str, str],
+        stream: StreamObservation | None,
         extra: dict[str, str | bool] | None = None,
         amount: float = 1,
-        context: Context | None = None,
     ) -> None:
-        """Count, or record into a histogram, with labels bounded."""
-        outbox.emit(deque(self._points(metric, common, extra, amount, context)))
+        """Count, or record into a histogram, with labels bounded: those of `stream`, and `extra`."""
+        self._add(metric, None if stream is None else self._observed.common(stream), extra, amount)
+
+    def _add(
+        self, metric: s.Metric, common: Common | None, extra: dict[str, str | bool] | None = None, amount: float = 1
+    ) -> None:
+        outbox.emit(deque(self._points(metric, common, extra, amount)))
 
     def _points(
         self,
         metric: s.Metric,
-        common: Mapping[str, str],
+        common: Common | None,
         extra: dict[str, str | bool] | None = None,
         amount: float = 1,
         context: Context | None = None,
     ) -> Iterator[outbox.Step]:
-        labels: dict[str, str | bool] = {**common} if metric.common else {}
+        instruments = self._instruments.get(metric.name)
+        if not instruments:
+            return
+        labels: dict[str, str | bool] = {} if common is None else {**common.of(metric, lean=self._lean)}
         if extra:
-            labels.update(self._labels.extra(metric, extra))
-        for instrument in self._instruments[metric.name]:
+            if self._lean:
+                for wide in metric.wide:
+                    del extra[wide]
+            labels.update(self._labels.extra(metric, extra, lean=self._lean))
+        for instrument in instruments:
             yield partial(instrument.record if metric.kind == "histogram" else instrument.add, amount, labels, context)
 
     def started(self, stream: StreamObservation) -> None:
         """The first request of a model exports its zeros: `rate()` never sees a series' first increment."""
-        common = self.common(stream)
-        if tuple(common.items()) not in self._known:
+        common = self._observed.common(stream)
+        if id(common) not in self._known:
             self._zeros(common)
 
-    def _zeros(self, common: Mapping[str, str]) -> None:
-        self._known.add(tuple(common.items()))
-        self._observed.known.add(tuple(common.items()))
-        zeros: deque[outbox.Step] = deque()
-        for objective in self._settings.objectives:
-            if objective.covers(common[s.REQUEST_MODEL], common.get(s.ROUTE)):
-                for result in ("good", "bad", "excluded"):
-                    labels: dict[str, str | bool] = {
-                        s.OBJECTIVE_NAME: objective.name,
-                        s.OBJECTIVE_RESULT: result,
-                    }
-                    zeros.extend(self._points(s.OBJECTIVE_STREAMS, common, labels, 0))
-        outbox.emit(zeros)
+    def _zeros(self, common: Common) -> None:
+        if not common.folded:  # those that were are made anew each time
+            self._known.add(id(common))
+        self._observed.knows(common)
+        model, route = common.route[s.REQUEST_MODEL], common.route.get(s.ROUTE)
+        outbox.emit(
+            deque(
+                partial(
+                    self._observed.count, s.OBJECTIVE_STREAMS, {**common.route, **_judged(objective.name, result)}, 0
+                )
+                for objective in self._settings.objectives
+                if objective.covers(model, route)
+                for result in s.OBJECTIVE_RESULTS
+            )
+        )
 
     def retried(self, stream: StreamObservation, error_type: str) -> None:
-        self.add(s.STREAM_RETRIES, self.common(stream), {s.ERROR_TYPE: self._labels.error(error_type)})
+        self.add(s.STREAM_RETRIES, stream, {s.ERROR_TYPE: self._labels.error(error_type)})
 
     def chunk_times(self, stream: StreamObservation, gaps: Iterable[float]) -> None:
         """Record every gap on the conventions' histogram: `chunk_metric=semconv` only, 7 µs each."""
         for gap in () if stream.suppressed else gaps:
-            self.add(s.CLIENT_TIME_PER_CHUNK, self.common(stream), amount=gap)
-
-    def common(self, stream: StreamObservation) -> Mapping[str, str]:
-        return self._observed.common(stream)
+            self.add(s.CLIENT_TIME_PER_CHUNK, stream, amount=gap)
 
     def ended(self, stream: StreamObservation) -> list[outbox.Step]:
         """The points of everything that one ended stream says."""
-        points: list[outbox.Step] = []
-        common = self.common(stream)
+        common = self._observed.common(stream)
+        points: list[outbox.Step] = [partial(self._labels.fold, common.folded)] if common.folded else []
         context = trace.set_span_in_context(stream.span) if stream.span is not None else None
         outcome, fault, phase = stream.outcome or "failed", stream.fault, stream.phase
         duration = stream.duration or 0.0
@@ -148,9 +175,9 @@ class Metrics:
         if fault != "none":
             error = self._labels.error(stream.error_type or fault)
             add(s.STREAM_FAILURES, labels={s.FAULT: fault, s.PHASE: phase, s.ERROR_TYPE: error})
-        for objective, result in stream.judged:
-            add(s.OBJECTIVE_STREAMS, labels={s.OBJECTIVE_NAME: objective.name, s.OBJECTIVE_RESULT: result})
-        add(s.STREAM_DURATION, duration, labels={s.OUTCOME: outcome})
+        if stream.judged:
+            points.append(partial(self._judge, common, stream.judged))
+        add(s.STREAM_DURATION, duration, labels={s.ENDED: _ENDED[outcome], s.OUTCOME: outcome})
         self._first_token(stream, add, outcome, duration)
         for stall in stream.stalls:
             stall_labels = {s.STALL_SOURCE: stall.source, s.BLOCK_KIND: stall.kind}
@@ -171,35 +198,42 @@ class Metrics:
         if gaps.count:
             add(s.STREAM_GAP_MAX, gaps.longest)
             if self._settings.chunk_metric == "buckets":
-                points.append(partial(self._observed.add_gaps, tuple(common.items()), gaps.counts, gaps.total))
+                labels = common.of(s.STREAM_GAP_BUCKET, lean=self._lean)
+                points.append(partial(self._observed.add_gaps, labels, gaps.counts, gaps.total))
         if not stream.foreign:
             self._conventions(stream, add, duration)
         if stream.cancel is not None:
             self._cancelled(stream, stream.cancel, add)
         return points
 
+    def _judge(self, common: Common, judged: Iterable[tuple[Objective, s.ObjectiveResult]]) -> None:
+        for objective, result in judged:
+            labels = _judged(objective.name, result)
+            self._observed.count(s.OBJECTIVE_TOTAL, labels)
+            self._observed.count(s.OBJECTIVE_STREAMS, {**common.route, **labels})
+
     def stopped_between(self, stream: StreamObservation, trigger: s.Trigger) -> None:
         """Count a stop that came when `stream` was over and no other one followed."""
-        self._stopped(self.common(stream), trigger)
+        self._stopped(self._observed.common(stream), trigger)
 
     def stopped_nothing(self, route: str | None, trigger: s.Trigger) -> None:
         """Count a stop of a turn that had no stream at all."""
         self._stopped(self._labels.common("chat", s.OTHER, s.OTHER, route), trigger)
 
-    def _stopped(self, common: Mapping[str, str], trigger: s.Trigger) -> None:
+    def _stopped(self, common: Common, trigger: s.Trigger) -> None:
         labels: dict[str, str | bool] = {
             s.CANCEL_TRIGGER: trigger,
             s.CANCEL_PROPAGATION: "not_needed",
             s.CANCEL_AT: "between_streams",
         }
-        self.add(s.CANCELLATIONS, common, labels)
+        self._add(s.CANCELLATIONS, common, labels)
 
     def hop(self, stream: StreamObservation, outcome: s.HopOutcome, first_byte: float | None, duration: float) -> None:
         """Record what the browser got of the request that `stream` was begun in."""
         labels: dict[str, str | bool] = {s.HOP_OUTCOME: outcome}
         if first_byte is not None:
-            self.add(s.HOP_FIRST_BYTE, self.common(stream), dict(labels), first_byte)
-        self.add(s.HOP_DURATION, self.common(stream), labels, duration)
+            self.add(s.HOP_FIRST_BYTE, stream, dict(labels), first_byte)
+        self.add(s.HOP_DURATION, stream, labels, duration)
 
     def tool_call(self, stream: StreamObservation, call: ToolCall) -> None:
         """Count one tool call, whose fate is known and whose stream has ended."""
@@ -210,28 +244,28 @@ class Metrics:
             s.TOOL_CALL_INPUT: call.input or s.OTHER,
             s.TOOL_CALL_STATE: call.state or "discarded",
         }
-        self.add(s.TOOL_CALLS, {}, labels)
+        self.add(s.TOOL_CALLS, None, labels)
         since_end = call.since_end
         if since_end is None:
             return
         metric = s.TOOL_DISPATCH_LEAD if since_end < 0 else s.TOOL_DISPATCH_LAG
-        self.add(metric, self.common(stream), {s.TOOL_CALL_EFFECT: call.effect}, abs(since_end))
+        self.add(metric, stream, {s.TOOL_CALL_EFFECT: call.effect}, abs(since_end))
 
     def side_effect(self, stream: StreamObservation, call: ToolCall, word: s.SideEffect) -> None:
         """Count one call as a stop found it: once, and once more when it is compensated."""
         if word in call.stood or (call.stood and word != "compensated"):
             return
         call.stood |= {word}
-        self.add(s.CANCELLATION_SIDE_EFFECTS, self.common(stream), {s.SIDE_EFFECT: word})
+        self.add(s.CANCELLATION_SIDE_EFFECTS, stream, {s.SIDE_EFFECT: word})
 
-    @staticmethod
-    def _first_token(stream: StreamObservation, add: Any, outcome: str, duration: float) -> None:
+    def _first_token(self, stream: StreamObservation, add: Any, outcome: str, duration: float) -> None:
         first_token = stream.time_to_first_token
         if first_token is None:
             add(s.STREAM_WAIT_WITHOUT_TOKEN, duration, labels={s.OUTCOME: outcome})
             return
         kind = stream.first_token_kind or "text"
-        add(s.STREAM_TTFT, first_token, labels={s.FIRST_TOKEN_KIND: kind, s.CACHE: stream.cache})
+        cache = "none" if self._lean and stream.cache == "write" else stream.cache
+        add(s.STREAM_TTFT, first_token, labels={s.FIRST_TOKEN_KIND: kind, s.CACHE: cache})
         first_chunk = stream.time_to_first_chunk
         if stream.first_chunk_kind == "thinking" and first_chunk is not None:
             add(s.STREAM_THINKING_TIME, first_token - first_chunk)

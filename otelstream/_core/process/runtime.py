@@ -55,7 +55,7 @@ class Runtime:
         self.tracer_provider: Any = None  # None: the global one
         self.suppressed_by: set[str] = set()  # scopes of the companions that were said to suppress us; "": nobody known
         self._sees_tool_spans = False
-        self.metrics = Metrics(meter, settings, self.open_streams, info, providers)
+        self.metrics = Metrics(meter, settings, self.open_streams, info, providers, registry.sweep)
         self.listeners: list[Callable[[StreamObservation], object]] = []  # of ours: they hold no lock, and never wait
         self.stream_ended: list[Callable[[StreamObservation], object]] = []
         self.stream_repeats: list[Callable[[StreamObservation], object]] = []

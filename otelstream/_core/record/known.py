@@ -234,10 +234,12 @@ class Known:
     @property
     def state(self) -> s.StreamState:
         """What an autoscaler should read, while the stream is open."""
+        settings = self.runtime.settings
+        limit = settings.hang_threshold if self.first_chunk_at is None else settings.stall_threshold
+        if clock() - max(self.last, self.activity, self.last_attempt_at or 0.0) > limit:
+            return "stalled"
         if self.response_at is None:
             return "waiting_headers"
-        if clock() - max(self.last, self.activity) > self.runtime.settings.stall_threshold and self.first_chunk_at:
-            return "stalled"
         return "flowing" if self.first_token_at is not None else "waiting_token"
 
     @property

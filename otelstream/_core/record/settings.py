@@ -13,6 +13,7 @@ from otelstream._semconv import Effect
 Spans = Literal["auto", "own", "enrich", "off"]
 Events = Literal["span", "log", "both", "off"]
 Semconv = Literal["released", "latest", "dup"]
+MetricSet = Literal["lean", "all"]
 ChunkMetric = Literal["buckets", "semconv", "off"]
 
 
@@ -24,11 +25,13 @@ class Settings:
     events: Events = "span"
     semconv: Semconv = "released"
     stall_threshold: float = 2.0
+    hang_threshold: float = 60.0
     freeze_threshold: float = 10.0
     cancel_late_after: float = 1.0
     repetition: bool = True
     chunk_events: bool = False
     chunk_metric: ChunkMetric = "buckets"
+    metrics: MetricSet = "lean"
     tools: Mapping[str, Effect] = field(default_factory=dict)
     objectives: Objectives = field(default_factory=Objectives)
     view: str = "off"

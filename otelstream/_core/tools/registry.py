@@ -311,7 +311,7 @@ class Registry:
         self.awaited(stream)
         for call in stream.tool_calls:
             if call.ready is not None:
-                metrics.add(s.TOOL_PAUSE, metrics.common(stream), {s.TOOL_CALL_PREAMBLE: call.preamble}, call.pause)
+                metrics.add(s.TOOL_PAUSE, stream, {s.TOOL_CALL_PREAMBLE: call.preamble}, call.pause)
             lost = call.dispatched_at is not None and id(call) not in self._running
             if lost or call.state == "withheld" or call.decided_never:
                 self._count(call)
