@@ -640,6 +640,7 @@ TOOL_DISPATCH_LEAD: Final = _h(
     TOOL_CALL_EFFECT,
     bounds=LEAD_BOUNDS,
     lean="process",
+    wide=(TOOL_CALL_EFFECT,),
     lean_bounds=LEAN_LEAD_BOUNDS,
 )
 TOOL_DISPATCH_LAG: Final = _h(
@@ -649,6 +650,7 @@ TOOL_DISPATCH_LAG: Final = _h(
     TOOL_CALL_EFFECT,
     bounds=LEAD_BOUNDS,
     lean="process",
+    wide=(TOOL_CALL_EFFECT,),
     lean_bounds=LEAN_LEAD_BOUNDS,
 )
 TOOL_PAUSE: Final = _h(
@@ -675,6 +677,7 @@ CANCELLATION_DURATION: Final = _h(
     CANCEL_PROPAGATION,
     bounds=LEAD_BOUNDS,
     lean="process",
+    wide=(CANCEL_PROPAGATION,),
     lean_bounds=LEAN_LEAD_BOUNDS,
 )
 CANCELLATION_PROGRESS: Final = _h(
@@ -684,6 +687,7 @@ CANCELLATION_PROGRESS: Final = _h(
     CANCEL_TRIGGER,
     bounds=LEAD_BOUNDS,
     lean="process",
+    wide=(CANCEL_TRIGGER,),
     lean_bounds=LEAN_LEAD_BOUNDS,
 )
 CANCELLATION_DELIVERED_AFTER: Final = _h(
@@ -721,6 +725,7 @@ RETRACTION_EXPOSURE_TIME: Final = _h(
     RETRACTION_REASON,
     bounds=LEAD_BOUNDS,
     lean="process",
+    wide=(RETRACTION_REASON,),
     lean_bounds=LEAN_LEAD_BOUNDS,
 )
 ACTION_LEAD_TIME: Final = _h(
@@ -738,6 +743,7 @@ HOP_FIRST_BYTE: Final = _h(
     HOP_OUTCOME,
     bounds=FIRST_TOKEN_BOUNDS,
     lean="process",
+    wide=(HOP_OUTCOME,),
     lean_bounds=LEAN_FIRST_TOKEN_BOUNDS,
 )
 HOP_DURATION: Final = _h(
@@ -885,7 +891,7 @@ def prometheus_name(name: str, unit: str, *, counter: bool) -> str:
     suffix = _UNIT_SUFFIX.get(unit, "")
     if suffix and not series.endswith("_" + suffix):
         series += "_" + suffix
-    return series + "_total" if counter else series
+    return series.removesuffix("_total") + "_total" if counter else series
 
 
 def label_name(attribute: str) -> str:

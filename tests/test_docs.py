@@ -235,7 +235,8 @@ def test_the_settings_are_listed() -> None:
     defaults = Settings()
 
     assert set(rows) == set(Settings.__dataclass_fields__)
-    for name in ("spans", "events", "stall_threshold", "freeze_threshold", "cancel_late_after", "chunk_metric", "view"):
+    for name in ("spans", "events", "stall_threshold", "hang_threshold", "freeze_threshold", "cancel_late_after",
+                 "chunk_metric", "metrics", "view"):  # fmt: skip
         assert rows[name] == f"`{getattr(defaults, name)}`"
 
 

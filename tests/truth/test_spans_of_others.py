@@ -79,7 +79,7 @@ def test_what_is_a_call(scene: Scene, name: str) -> None:
         list(scene.create())
 
     assert holders(scene) == [("companion" if adopted else own(scene), "completed")]
-    assert bool(scene.telemetry.points().get(s.CLIENT_DURATION.name)) is not adopted
+    assert bool(scene.telemetry.points().get(s.CLIENT_TOKENS.name)) is not adopted
 
 
 def test_open_inference(scene: Scene) -> None:
@@ -109,7 +109,7 @@ def test_at_most_once(scene: Scene, setting: str) -> None:
     if setting == "enrich" and not native(scene):
         wanted = ["companion"]
     assert sorted(holders(scene)) == sorted((who, "completed") for who in wanted)
-    assert sum(scene.telemetry.points()[s.CLIENT_DURATION.name].values()) == 2
+    assert sum(scene.telemetry.points()[s.CLIENT_TOKENS.name].values()) == 2 * 2, "input and output of two"
 
 
 OWNERS: dict[str, tuple[Callable[[trace.Span], object], Callable[[ReadableSpan], object], object]] = {
