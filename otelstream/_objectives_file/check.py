@@ -46,6 +46,7 @@ def parse(data: object, source: str = "objectives", lines: Mapping[Path, int] | 
         promises=promises,
         window=window,
         keep_firing=told["keep_firing"],
+        keep_ticket=told["keep_ticket"],
         group_by=told["group_by"],
         labels=told["labels"],
         select=told["select"],

@@ -14,7 +14,7 @@ from otelstream._semconv import MAX_OBJECTIVES, Fault, ObjectiveKind
 # `request_error` is our caller's mistake and always excluded; `none` is no fault.
 _FAULTS: Final = tuple(fault for fault in get_args(Fault) if fault not in ("none", "request_error"))
 _LABEL: Final = "(?!__)[a-zA-Z_][a-zA-Z0-9_]*"
-_RESERVED: Final = ("alertname", "severity", "long", "short", "exhaustion", "otelstream_objective_name")
+_RESERVED: Final = ("alertname", "severity", "sloth_id", "sloth_service", "otelstream_objective_name")
 LEAST_FACTOR: Final = Decimal("0.001")
 
 _SEVERITY: Final = OneOf(get_args(Severity))
@@ -97,7 +97,8 @@ _SYMPTOMS: Final = {
     "repetition": _symptom("ticket", "5m", threshold=0.01, at_least=3, window="1h"),
     "provider_stalls": _symptom("ticket", "10m", threshold=0.05, at_least=5, window="30m"),
     "retries": _symptom("ticket", "10m", threshold=0.1, at_least=3, window="30m"),
-    "overflow": _symptom("ticket", "5m"),
+    "overflow": _symptom("ticket", "5m", window="1h"),
+    "names": _symptom("ticket", "5m"),
     "objectives_differ": _symptom("ticket", "15m"),
     "silent": _symptom("ticket", "10m", window="6h"),
 }
@@ -107,7 +108,8 @@ FILE: Final = Table(
         Field("version", Version(), default=1),
         Field("window", Seconds("30d"), "The period a budget is for", default="30d"),
         Field("min_bad", Whole(3), _MIN_BAD_SAYS, default=3),
-        Field("keep_firing", Seconds("15m"), "How long a page stays after its condition ended", default="15m"),
+        Field("keep_firing", Seconds("1h"), "How long a page stays after its condition ended", default="1h"),
+        Field("keep_ticket", Seconds("6h"), "How long a ticket stays after its condition ended", default="6h"),
         Field("group_by", Names(_GROUP, "job"), "One alert for each combination of these labels", default=["job"]),
         Field("select", Labels(_label(), _VALUE), "Only series with these labels", default={}),
         Field("labels", Labels(_label(_RESERVED), _VALUE), "Put on every alert", default={}),

@@ -68,6 +68,7 @@ class SloConfig:
     promises: tuple[Promise, ...]
     window: Decimal
     keep_firing: Decimal
+    keep_ticket: Decimal
     group_by: tuple[str, ...]
     labels: tuple[tuple[str, str], ...]
     select: tuple[tuple[str, str], ...]

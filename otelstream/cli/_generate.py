@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from otelstream._objectives_file import SloConfig, schema
+from otelstream.slo._alertmanager import alertmanager
 from otelstream.slo._provision import grafana_alerting, prometheus_rule
 from otelstream.slo._rules import groups
 from otelstream.slo._runbook import runbook
@@ -17,11 +18,12 @@ from otelstream.slo._yaml import dump
 
 
 def rule_files(config: SloConfig, datasource_uid: str = "prometheus") -> dict[str, str]:
-    """Prometheus rules, the operator's PrometheusRule, Grafana-managed alerting."""
+    """Prometheus rules, the operator's PrometheusRule, Grafana-managed alerting, routes and inhibition."""
     return {
         "otelstream.rules.yaml": dump({"groups": groups(config)}),
         "otelstream.prometheusrule.yaml": dump(prometheus_rule(config)),
         "otelstream.grafana-alerting.yaml": dump(grafana_alerting(config, datasource_uid)),
+        "otelstream.alertmanager.yaml": dump(alertmanager(config)),
     }
 
 

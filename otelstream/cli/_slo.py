@@ -6,11 +6,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from otelstream._objectives_file import Promise, SloConfig, duration, load_config, number, percent, spoken
+from otelstream._objectives_file import Promise, SloConfig, duration, load_config, number, parse, percent, spoken
 from otelstream.cli import CommandError
 from otelstream.cli._values import uid
 from otelstream.slo._bundled import objectives_path
@@ -44,6 +45,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "otelstream slo init -o objectives.yaml",
     )
     init.add_argument("-o", "--output", default="objectives.yaml", help="file to write (default: %(default)s)")
+    init.add_argument(
+        "--group-by",
+        metavar="LABELS",
+        help="one alert for each combination of these, comma-separated: cluster,job (default: as in the file)",
+    )
     init.add_argument("--force", action="store_true", help="overwrite it")
 
     check = action(
@@ -98,7 +104,15 @@ def _init(args: argparse.Namespace) -> int:
     target = Path(args.output)
     if target.exists() and not args.force:
         raise CommandError(f"--output {target} exists; name another file, or add --force")
-    files = {target.name: objectives_path().read_text(encoding="utf-8"), **_generate.schema_files()}
+    text = objectives_path().read_text(encoding="utf-8")
+    if args.group_by is not None:
+        names = [name.strip() for name in args.group_by.split(",")]
+        try:
+            parse({"group_by": names, "objectives": [{"name": "any", "kind": "integrity", "target": 0.99}]})
+        except ValueError as error:
+            raise CommandError(f"--group-by {args.group_by!r}: {error}") from None
+        text = re.sub(r"^group_by: .*$", f"group_by: [{', '.join(names)}]", text, flags=re.MULTILINE)
+    files = {target.name: text, **_generate.schema_files()}
     _write(target.parent, files)
     return 0
 

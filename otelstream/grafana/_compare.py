@@ -26,7 +26,7 @@ from otelstream._semconv import (
     TOOL_PAUSE,
     label_name,
 )
-from otelstream.grafana._queries import INSTANCE, JOB, RANGE, per_second, quantile, share, total
+from otelstream.grafana._queries import JOB, RANGE, WHERE, per_minute, per_second, quantile, share, total
 from otelstream.grafana._vocabulary import Board, Query, Row, table, timeseries, variable
 
 WEEK: Final = " offset 1w"
@@ -193,7 +193,7 @@ def _texture() -> Row:
 def _versions(config: SloConfig) -> Row:
     version = (
         f" * on (job, instance) group_left ({_VERSION}) group by (job, instance, {_VERSION}) "
-        f'({INFO.prometheus}{{{JOB}, {INSTANCE}, {label_name(SDK_NAME)}="$sdk"}})'
+        f'({INFO.prometheus}{{{WHERE}, {label_name(SDK_NAME)}="$sdk"}})'
     )
 
     def by_version(expr: str) -> str:
@@ -211,9 +211,9 @@ def _versions(config: SloConfig) -> Row:
                 8,
                 timeseries(
                     "How much runs on which SDK version?",
-                    "Streams per second by the SDK's version; choose the SDK above. Watch a rollout here.",
-                    [Query(by_version(per_second(STREAMS, by=each)), f"{{{{{_VERSION}}}}}")],
-                    "cps",
+                    "Streams per minute by the SDK's version; choose the SDK above. Watch a rollout here.",
+                    [Query(by_version(per_minute(STREAMS, by=each)), f"{{{{{_VERSION}}}}}")],
+                    "cpm",
                     stack=True,
                 ),
             ),

@@ -24,7 +24,7 @@ from otelstream._semconv import (
     STREAMS,
     label_name,
 )
-from otelstream.grafana._queries import RATE, of, per_second, quantile, share
+from otelstream.grafana._queries import RATE, of, per_minute, per_second, quantile, share
 from otelstream.grafana._vocabulary import Board, Query, Row, heatmap, timeseries, traces
 
 
@@ -107,15 +107,15 @@ def _pauses() -> Row:
                 8,
                 timeseries(
                     "Who makes streams pause?",
-                    "Pauses per second by source and by what was being written. The provider's pauses before "
+                    "Pauses per minute by source and by what was being written. The provider's pauses before "
                     "tool_input are its buffering and alert nobody.",
                     [
                         Query(
-                            per_second(STREAM_STALLS, by=(STALL_SOURCE, BLOCK_KIND)),
+                            per_minute(STREAM_STALLS, by=(STALL_SOURCE, BLOCK_KIND)),
                             f"{_legend(STALL_SOURCE)}, {_legend(BLOCK_KIND)}",
                         )
                     ],
-                    "cps",
+                    "cpm",
                     stack=True,
                     empty="No pauses",
                 ),
@@ -214,8 +214,8 @@ def _loops() -> Row:
                     "p90 of the characters of a loop beyond its first copy. People pay for these and read them.",
                     [
                         Query(
-                            quantile(0.9, STREAM_REPETITION_WASTED, by=(BLOCK_KIND,)),
-                            f"p90, {_legend(BLOCK_KIND)}",
+                            quantile(0.9, STREAM_REPETITION_WASTED),
+                            "p90",
                         )
                     ],
                     "short",

@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from otelstream._promql import NO_OVERFLOW, labels
-from otelstream._semconv import PROVIDER, REQUEST_MODEL, ROUTE, Metric, label_name
+from otelstream._promql import NO_OVERFLOW, counted, labels
+from otelstream._semconv import PROVIDER, REQUEST_MODEL, ROUTE, START_TIME, STREAMS, Metric, label_name
 
 RATE: Final = "$__rate_interval"
 RANGE: Final = "$__range"
@@ -18,22 +18,43 @@ COMMON: Final = (
     f'{label_name(REQUEST_MODEL)}=~"$model"',
     f'{label_name(ROUTE)}=~"$route"',
 )
+# A series without such a label has it empty: `.*` keeps it.
+PLACE: Final = (JOB, INSTANCE, 'cluster=~"$cluster"', 'namespace=~"$namespace"')
+WHERE: Final = ", ".join(PLACE)
+SECONDS: Final = "$__range_s"
 
 
-def of(metric: Metric, *matchers: str, suffix: str = "") -> str:
-    """Select a metric under the dashboard's variables; those of model and route only where it has them."""
-    common = COMMON[: {"process": 0, "model": 2, "route": 3}[metric.common(lean=True)]]
-    return f"{metric.prometheus}{suffix}{{{', '.join((JOB, INSTANCE, *common, *matchers, NO_OVERFLOW))}}}"
+def of(metric: Metric, *matchers: str, suffix: str = "", whole: bool = False) -> str:
+    """Select a metric under the dashboard's variables; those of model and route only where it has them.
+
+    `whole` takes all models: what is compared with a metric that has none.
+    """
+    common = COMMON[: {"process": 0, "model": 2, "route": 3}["process" if whole else metric.common(lean=True)]]
+    return f"{metric.prometheus}{suffix}{{{', '.join((WHERE, *common, *matchers, NO_OVERFLOW))}}}"
 
 
-def per_second(metric: Metric, *matchers: str, by: Iterable[str] = (), suffix: str = "", past: str = "") -> str:
+def per_second(
+    metric: Metric, *matchers: str, by: Iterable[str] = (), suffix: str = "", past: str = "", whole: bool = False
+) -> str:
     """Sum of rates; `past` looks back: ` offset 1w`."""
-    return _sum(by, f"rate({of(metric, *matchers, suffix=suffix)}[{RATE}]{past})")
+    return _sum(by, f"rate({of(metric, *matchers, suffix=suffix, whole=whole)}[{RATE}]{past})")
+
+
+def per_minute(metric: Metric, *matchers: str, by: Iterable[str] = (), suffix: str = "") -> str:
+    """Sixty times that: who streams eight answers in a thousand seconds reads minutes."""
+    return f"60 * {per_second(metric, *matchers, by=by, suffix=suffix)}"
 
 
 def total(metric: Metric, *matchers: str, by: Iterable[str] = (), suffix: str = "") -> str:
-    """Sum of increases over the dashboard's time range."""
-    return _sum(by, f"increase({of(metric, *matchers, suffix=suffix)}[{RANGE}])")
+    """How much was counted over the dashboard's time range, births included."""
+    start = f"{START_TIME.prometheus}{{{WHERE}}}"
+    return _sum(by, counted(of(metric, *matchers, suffix=suffix), start, RANGE, SECONDS))
+
+
+def or_none(expr: str, attribute: str, *, over: str = "") -> str:
+    """Zero under the word `none` where streams were counted and nothing of the kind; nothing where none were."""
+    streams = over or per_second(STREAMS, whole=True)
+    return f'{expr} or on () label_replace(0 * {streams}, "{label_name(attribute)}", "none", "", "")'
 
 
 def _sum(by: Iterable[str], expr: str) -> str:

@@ -9,8 +9,8 @@ from typing import Any, Final
 import grafanalib.core as g
 from grafanalib._gen import DashboardEncoder
 
-from otelstream._semconv import INFO, PROVIDER, REQUEST_MODEL, ROUTE, STREAMS, label_name
-from otelstream.grafana._queries import INSTANCE, JOB
+from otelstream._semconv import INFO, OBJECTIVE_STREAMS, PROVIDER, REQUEST_MODEL, ROUTE, STREAMS, label_name
+from otelstream.grafana._queries import JOB, WHERE
 from otelstream.grafana._vocabulary import DATASOURCE, Board, Row, traces, variable
 
 SCHEMA_VERSION: Final = 38  # Grafana 10.0's; later ones migrate it, none needs it newer
@@ -142,7 +142,7 @@ def _lay_out(rows: tuple[Row, ...]) -> list[Any]:
 
 def _variables() -> list[Any]:
     provider, model, route = (label_name(attribute) for attribute in (PROVIDER, REQUEST_MODEL, ROUTE))
-    streams = STREAMS.prometheus
+    streams, routed = STREAMS.prometheus, OBJECTIVE_STREAMS.prometheus
     return [
         g.Template(
             name="prometheus_datasource",
@@ -152,6 +152,10 @@ def _variables() -> list[Any]:
             regex="",
         ),
         g.Template(name="tempo_datasource", label="Tempo data source", type="datasource", query="tempo", regex=""),
+        *(
+            variable(name, name.capitalize(), f"label_values({INFO.prometheus}, {name})", everything=".*")
+            for name in ("cluster", "namespace")
+        ),
         variable("job", "Job", f"label_values({INFO.prometheus}, job)", everything=".+"),
         variable("instance", "Instance", f"label_values({INFO.prometheus}{{{JOB}}}, instance)", everything=".+"),
         variable("provider", "Provider", f"label_values({streams}{{{JOB}}}, {provider})", everything=".*"),
@@ -162,7 +166,7 @@ def _variables() -> list[Any]:
             everything=".*",
         ),
         # A stream without a route has no such label: `.*` keeps it, `.+` would lose it.
-        variable("route", "Route", f"label_values({streams}{{{JOB}, {INSTANCE}}}, {route})", everything=".*"),
+        variable("route", "Route", f"label_values({routed}{{{WHERE}}}, {route})", everything=".*"),
     ]
 
 
@@ -180,7 +184,7 @@ def _alerts() -> dict[str, Any]:
 
 def _new_models() -> dict[str, Any]:
     """Mark where a model is used for the first time in a day: texture changes without any alert."""
-    model, streams = label_name(REQUEST_MODEL), f"{STREAMS.prometheus}{{{JOB}, {INSTANCE}}}"
+    model, streams = label_name(REQUEST_MODEL), f"{STREAMS.prometheus}{{{WHERE}}}"
     return {
         "datasource": DATASOURCE,
         "enable": True,

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-from otelstream._objectives_file import SloConfig, duration
+from otelstream._objectives_file import SloConfig, duration, number
 from otelstream._promql import any_of, eq, ne, sum_by
 from otelstream._semconv import (
+    ENDED,
     ERROR_TYPE,
     FAULT,
     INFO,
@@ -28,10 +29,12 @@ from otelstream._semconv import (
     VERSION,
     label_name,
 )
-from otelstream.grafana._queries import INSTANCE, JOB, per_second, quantile, share, total
+from otelstream.grafana._now import now
+from otelstream.grafana._queries import JOB, WHERE, or_none, per_minute, per_second, quantile, share, total
 from otelstream.grafana._vocabulary import (
     GREEN,
     ORANGE,
+    OUTCOMES,
     RED,
     YELLOW,
     Board,
@@ -48,12 +51,16 @@ from otelstream.grafana._vocabulary import (
 NAME = label_name(OBJECTIVE_NAME)
 
 
+def _each(q: float) -> str:
+    return f"p{round(q * 100)} {{{{{label_name(REQUEST_MODEL)}}}}}"
+
+
 def dashboard(config: SloConfig) -> Board:
     return Board(
         uid="otelstream-streams",
         title="Streams",
         description="Are streamed answers as good as promised, and if not, how do they fail? Start here.",
-        rows=(_healthy(config), _fast(config), _endings(config), _where()),
+        rows=(now(config), _healthy(config), _endings(config), _fast(config), _where()),
     )
 
 
@@ -115,10 +122,13 @@ def _healthy(config: SloConfig) -> Row:
                 stat(
                     "When is the budget gone?",
                     "Time until nothing is left at the present burn rate. Shorter than a weekend: act before it. "
-                    "Empty while nothing burns.",
+                    "The whole period while nothing burns.",
                     [
                         Query(
-                            f"min by ({NAME}) ({_records('slo:period_error_budget_exhaustion:seconds')})",
+                            # Where nothing burns it lasts as long as the period.
+                            f"min by ({NAME}) ({_records('slo:period_error_budget_exhaustion:seconds')})"
+                            f" or min by ({NAME}) ({_records('slo:period_error_budget_remaining:ratio')}) * 0"
+                            f" + {number(config.window)}",
                             f"{{{{{NAME}}}}}",
                             instant=True,
                         )
@@ -126,7 +136,7 @@ def _healthy(config: SloConfig) -> Row:
                     "s",
                     limits=[Limit(None, RED), Limit(3 * 86400, ORANGE), Limit(float(config.window), GREEN)],
                     decimals=0,
-                    empty="Nothing burns",
+                    empty="No recording rules, or none of an hour of streams",
                 ),
             ),
             (
@@ -165,8 +175,8 @@ def _fast(config: SloConfig) -> Row:
                     "If p95 rises and p50 does not, some requests queue or retry; if both rise, see Inside the "
                     "stream.",
                     [
-                        Query(quantile(q, STREAM_TTFT), f"p{round(q * 100)}", exemplars=q == 0.95)
-                        for q in (0.5, 0.95, 0.99)
+                        Query(quantile(q, STREAM_TTFT, by=(REQUEST_MODEL,)), _each(q), exemplars=q == 0.95)
+                        for q in (0.5, 0.95)
                     ],
                     "s",
                     limits=first,
@@ -183,7 +193,7 @@ def _fast(config: SloConfig) -> Row:
                     "rate and with stalls on Inside the stream.",
                     [
                         Query(
-                            quantile(q, STREAM_DURATION, any_of(OUTCOME, "completed", "truncated", "refused")),
+                            quantile(q, STREAM_DURATION, eq(ENDED, "whole")),
                             f"p{round(q * 100)}",
                             exemplars=q == 0.95,
                         )
@@ -216,6 +226,7 @@ def _fast(config: SloConfig) -> Row:
 def _endings(config: SloConfig) -> Row:
     broke = (ne(PHASE, "before_response"), any_of(FAULT, *sorted(config.objectives.faults)))
     fault, error = label_name(FAULT), label_name(ERROR_TYPE)
+    errors = total(STREAM_FAILURES, by=(ERROR_TYPE, PHASE))
     return Row(
         "How do streams end?",
         (
@@ -223,11 +234,12 @@ def _endings(config: SloConfig) -> Row:
                 7,
                 timeseries(
                     "How do streams end?",
-                    "Streams per second by outcome, stacked: the height is the traffic. Refused and truncated are "
+                    "Streams per minute by outcome, stacked: the height is the traffic. Refused and truncated are "
                     "answers; failed is not; cancelled and abandoned are people.",
-                    [Query(per_second(STREAMS, by=(OUTCOME,)), f"{{{{{label_name(OUTCOME)}}}}}")],
-                    "cps",
+                    [Query(per_minute(STREAMS, by=(OUTCOME,)), f"{{{{{label_name(OUTCOME)}}}}}")],
+                    "cpm",
                     stack=True,
+                    colours=OUTCOMES,
                 ),
             ),
             (
@@ -238,13 +250,12 @@ def _endings(config: SloConfig) -> Row:
                     "the table beside it for error types, the link for traces with request ids.",
                     [
                         Query(
-                            share(per_second(STREAMS, *broke, by=(FAULT,)), per_second(STREAMS), on=()),
+                            or_none(share(per_second(STREAMS, *broke, by=(FAULT,)), per_second(STREAMS), on=()), FAULT),
                             f"{{{{{fault}}}}}",
                         )
                     ],
                     "percentunit",
                     stack=True,
-                    empty="Nothing broke after a 200",
                     link=traces(
                         "Traces with this fault",
                         f'{{ span.{FAULT} = "${{__field.labels.{fault}}}" }}',
@@ -257,11 +268,10 @@ def _endings(config: SloConfig) -> Row:
                     "Which errors?",
                     "Streams with a fault in the time range. 429 rate_limit_error is ours, 529 overloaded_error is "
                     "theirs, connection_error is the path between.",
-                    [Query(f"{total(STREAM_FAILURES, by=(ERROR_TYPE, PHASE))} > 0.5", "", instant=True)],
+                    [Query(or_none(f"{errors} > 0.5", ERROR_TYPE, over=total(STREAMS)), "", instant=True)],
                     "short",
                     columns=((error, "error", ""), (label_name(PHASE), "phase", ""), ("Value", "streams", "short")),
                     sort="streams",
-                    empty="No errors",
                     link=traces("Traces with this error", f'{{ span.{ERROR_TYPE} = "${{__data.fields.error}}" }}'),
                 ),
             ),
@@ -273,12 +283,14 @@ def _endings(config: SloConfig) -> Row:
                     "lower concurrency. 529: fail over, more retries add load.",
                     [
                         Query(
-                            share(per_second(STREAM_RETRIES, by=(ERROR_TYPE,)), per_second(STREAMS), on=()),
+                            or_none(
+                                share(per_second(STREAM_RETRIES, by=(ERROR_TYPE,)), per_second(STREAMS), on=()),
+                                ERROR_TYPE,
+                            ),
                             f"{{{{{error}}}}}",
                         )
                     ],
                     "percentunit",
-                    empty="No retries",
                 ),
             ),
         ),
@@ -289,7 +301,8 @@ def _endings(config: SloConfig) -> Row:
 def _where() -> Row:
     model, route = label_name(REQUEST_MODEL), label_name(ROUTE)
     bad = total(OBJECTIVE_STREAMS, eq(OBJECTIVE_RESULT, "bad"), by=(REQUEST_MODEL, ROUTE, OBJECTIVE_NAME))
-    info = sum_by(("job", VERSION, SDK_NAME, SDK_VERSION, OBJECTIVES_HASH), f"{INFO.prometheus}{{{JOB}, {INSTANCE}}}")
+    judged = total(OBJECTIVE_STREAMS, any_of(OBJECTIVE_RESULT, "good", "bad"))
+    info = sum_by(("job", VERSION, SDK_NAME, SDK_VERSION, OBJECTIVES_HASH), f"{INFO.prometheus}{{{WHERE}}}")
     return Row(
         "Where to look",
         (
@@ -297,14 +310,14 @@ def _where() -> Row:
                 5,
                 timeseries(
                     "How old are answers when they break?",
-                    "Seconds from request to end of failed streams. p50 and p90 close together: a time-out on the way "
-                    "cuts them. Far apart: the provider. Near zero: refused at once. Traces have the exact ages.",
+                    "Seconds from request to end of streams that failed after their first word. p50 and p90 close "
+                    "together: a time-out on the way cuts them. Far apart: the provider. Traces have the exact ages.",
                     [
-                        Query(quantile(q, STREAM_DURATION, eq(OUTCOME, "failed")), f"p{round(q * 100)}")
+                        Query(quantile(q, STREAM_DURATION, eq(ENDED, "broken")), f"p{round(q * 100)}")
                         for q in (0.5, 0.9)
                     ],
                     "s",
-                    empty="No stream failed",
+                    empty="No stream broke, or none was counted",
                 ),
             ),
             (
@@ -313,7 +326,7 @@ def _where() -> Row:
                     "Which model and route breaks which promise?",
                     "Bad streams in the time range. One line that leads the table names the culprit; all alike means "
                     "the provider or the network.",
-                    [Query(f"{bad} > 0.5", "", instant=True)],
+                    [Query(or_none(f"{bad} > 0.5", OBJECTIVE_NAME, over=judged), "", instant=True)],
                     "short",
                     columns=(
                         (model, "model", ""),
@@ -322,7 +335,6 @@ def _where() -> Row:
                         ("Value", "bad streams", "short"),
                     ),
                     sort="bad streams",
-                    empty="No bad streams",
                 ),
             ),
             (

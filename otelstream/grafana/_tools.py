@@ -33,7 +33,7 @@ from otelstream._semconv import (
     TOOL_NAME,
     label_name,
 )
-from otelstream.grafana._queries import per_second, quantile, share, total
+from otelstream.grafana._queries import or_none, per_minute, per_second, quantile, share, total
 from otelstream.grafana._vocabulary import Board, Query, Row, table, timeseries, traces
 
 _NO_TOOLS = "No tool calls in this time range"
@@ -62,16 +62,16 @@ def _tools() -> Row:
                 6,
                 timeseries(
                     "When do tools start?",
-                    "Calls per second by when they started. before_ready must be zero: the input was not complete. "
+                    "Calls per minute by when they started. before_ready must be zero: the input was not complete. "
                     "mid_stream is eager: fine for reads, a risk for writes, since the answer may still fail or be "
                     "stopped.",
                     [
                         Query(
-                            per_second(TOOL_CALLS, by=(DISPATCH_PHASE, TOOL_CALL_EFFECT)),
+                            per_minute(TOOL_CALLS, by=(DISPATCH_PHASE, TOOL_CALL_EFFECT)),
                             f"{_legend(DISPATCH_PHASE)}, {_legend(TOOL_CALL_EFFECT)}",
                         )
                     ],
-                    "cps",
+                    "cpm",
                     stack=True,
                     empty=_NO_TOOLS,
                 ),
@@ -104,17 +104,11 @@ def _tools() -> Row:
                 6,
                 timeseries(
                     "How early or late do tools start?",
-                    "p90 of seconds before the end of the stream (lead) and after it (lag), by effect. A long lead "
-                    "of writes is speculation; a long lag is time people wait.",
+                    "p90 of seconds before the end of the stream (lead) and after it (lag). A long lead of writes is "
+                    "speculation; a long lag is time people wait.",
                     [
-                        Query(
-                            quantile(0.9, TOOL_DISPATCH_LEAD, by=(TOOL_CALL_EFFECT,)),
-                            f"lead, {_legend(TOOL_CALL_EFFECT)}",
-                        ),
-                        Query(
-                            quantile(0.9, TOOL_DISPATCH_LAG, by=(TOOL_CALL_EFFECT,)),
-                            f"lag, {_legend(TOOL_CALL_EFFECT)}",
-                        ),
+                        Query(quantile(0.9, TOOL_DISPATCH_LEAD), "lead"),
+                        Query(quantile(0.9, TOOL_DISPATCH_LAG), "lag"),
                     ],
                     "s",
                     empty=_NO_TOOLS,
@@ -154,7 +148,14 @@ def _stops() -> Row:
                     "client_disconnect: people leave. timeout: our own limits.",
                     [
                         Query(
-                            share(per_second(CANCELLATIONS, by=(CANCEL_TRIGGER,)), per_second(STREAMS), on=()),
+                            or_none(
+                                share(
+                                    per_second(CANCELLATIONS, by=(CANCEL_TRIGGER,)),
+                                    per_second(STREAMS, whole=True),
+                                    on=(),
+                                ),
+                                CANCEL_TRIGGER,
+                            ),
                             _legend(CANCEL_TRIGGER),
                         )
                     ],
@@ -167,10 +168,10 @@ def _stops() -> Row:
                 6,
                 timeseries(
                     "Where in the answer do they stop?",
-                    "Cancels per second by what was being written. before_output: it was too slow. text: they had "
+                    "Cancels per minute by what was being written. before_output: it was too slow. text: they had "
                     "enough. tool_input: they saw what it was about to do.",
-                    [Query(per_second(CANCELLATIONS, by=(CANCEL_AT,)), _legend(CANCEL_AT))],
-                    "cps",
+                    [Query(per_minute(CANCELLATIONS, by=(CANCEL_AT,)), _legend(CANCEL_AT))],
+                    "cpm",
                     stack=True,
                     empty=_NO_STOPS,
                 ),
@@ -190,10 +191,10 @@ def _stops() -> Row:
                 6,
                 timeseries(
                     "What became of a Stop?",
-                    "Cancels per second by whether the upstream stream was closed. drained, closed_late, "
+                    "Cancels per minute by whether the upstream stream was closed. drained, closed_late, "
                     "closed_by_gc and still_open cost money and may still run tools.",
-                    [Query(per_second(CANCELLATIONS, by=(CANCEL_PROPAGATION,)), _legend(CANCEL_PROPAGATION))],
-                    "cps",
+                    [Query(per_minute(CANCELLATIONS, by=(CANCEL_PROPAGATION,)), _legend(CANCEL_PROPAGATION))],
+                    "cpm",
                     stack=True,
                     empty=_NO_STOPS,
                     link=traces("Traces read on after a Stop", '{ span.otelstream.cancel.propagation = "drained" }'),
@@ -211,14 +212,9 @@ def _after() -> Row:
                 6,
                 timeseries(
                     "How long until a Stop closes the stream?",
-                    "p90 of ask to upstream close, by what became of it. Only Stops whose ask comes before the close "
+                    "p90 of ask to upstream close. Only Stops whose ask comes before the close "
                     "(user_stop, client_disconnect) have a delay.",
-                    [
-                        Query(
-                            quantile(0.9, CANCELLATION_DURATION, by=(CANCEL_PROPAGATION,)),
-                            _legend(CANCEL_PROPAGATION),
-                        )
-                    ],
+                    [Query(quantile(q, CANCELLATION_DURATION), f"p{round(q * 100)}") for q in (0.5, 0.9)],
                     "s",
                     empty=_NO_STOPS,
                 ),
@@ -237,10 +233,10 @@ def _after() -> Row:
                 6,
                 timeseries(
                     "Which side effects stood after a Stop?",
-                    "Tool calls of stopped turns per second. committed without compensated is what users did not "
+                    "Tool calls of stopped turns per minute. committed without compensated is what users did not "
                     "want and got; withheld is what the gate held back.",
-                    [Query(per_second(CANCELLATION_SIDE_EFFECTS, by=(SIDE_EFFECT,)), _legend(SIDE_EFFECT))],
-                    "cps",
+                    [Query(per_minute(CANCELLATION_SIDE_EFFECTS, by=(SIDE_EFFECT,)), _legend(SIDE_EFFECT))],
+                    "cpm",
                     stack=True,
                     empty="No tool call stood in a stopped turn",
                 ),
@@ -253,7 +249,14 @@ def _after() -> Row:
                     "later than the text.",
                     [
                         Query(
-                            share(per_second(RETRACTIONS, by=(RETRACTION_REASON,)), per_second(STREAMS), on=()),
+                            or_none(
+                                share(
+                                    per_second(RETRACTIONS, by=(RETRACTION_REASON,)),
+                                    per_second(STREAMS, whole=True),
+                                    on=(),
+                                ),
+                                RETRACTION_REASON,
+                            ),
                             _legend(RETRACTION_REASON),
                         )
                     ],
@@ -273,13 +276,8 @@ def _shown() -> Row:
                 6,
                 timeseries(
                     "How long was it shown before?",
-                    "p90 of first word to withdrawal, by reason: how long people read what was then taken back.",
-                    [
-                        Query(
-                            quantile(0.9, RETRACTION_EXPOSURE_TIME, by=(RETRACTION_REASON,)),
-                            _legend(RETRACTION_REASON),
-                        )
-                    ],
+                    "p90 of first word to withdrawal: how long people read what was then taken back.",
+                    [Query(quantile(q, RETRACTION_EXPOSURE_TIME), f"p{round(q * 100)}") for q in (0.5, 0.9)],
                     "s",
                     empty="No answer was withdrawn",
                 ),
@@ -299,10 +297,10 @@ def _shown() -> Row:
                 6,
                 timeseries(
                     "How does the browser's hop end?",
-                    "Our own responses per second by how they ended. failed_after_200: the browser got half an "
+                    "Our own responses per minute by how they ended. failed_after_200: the browser got half an "
                     "answer and a success.",
-                    [Query(per_second(HOP_DURATION, by=(HOP_OUTCOME,), suffix="_count"), _legend(HOP_OUTCOME))],
-                    "cps",
+                    [Query(per_minute(HOP_DURATION, by=(HOP_OUTCOME,), suffix="_count"), _legend(HOP_OUTCOME))],
+                    "cpm",
                     stack=True,
                     empty="The ASGI middleware is not installed",
                 ),

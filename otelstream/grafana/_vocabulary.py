@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import urllib.parse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -109,6 +109,7 @@ def timeseries(
     empty: str = EMPTY,
     axis: str = "",
     link: tuple[str, str] | None = None,
+    colours: Mapping[str, str] | None = None,
 ) -> Any:
     """Lines over time; stacked ones are filled, limits are drawn as dashed lines."""
     defaults: dict[str, Any] = {"min": 0, "links": _links(link)}
@@ -138,8 +139,26 @@ def timeseries(
             thresholds=_limits([Limit(None, GREEN), *limits]),
         ),
         empty,
-        {"fieldConfig": {"defaults": defaults}, "options": {"legend": {"showLegend": True}}},
+        {
+            "fieldConfig": {"defaults": defaults, "overrides": [_colour(*each) for each in (colours or {}).items()]},
+            "options": {"legend": {"showLegend": True}},
+        },
     )
+
+
+# A colour says the same wherever it is: whole answers, what broke, what people left.
+OUTCOMES: Final = {
+    "completed": "green", "truncated": "yellow", "refused": "purple", "failed": "red", "caller_error": "dark-orange",
+    "cancelled": "blue", "abandoned": "light-blue",
+}  # fmt: skip
+STATES: Final = {"flowing": "green", "waiting_token": "blue", "waiting_headers": "light-blue", "stalled": "red"}
+
+
+def _colour(name: str, colour: str) -> dict[str, Any]:
+    return {
+        "matcher": {"id": "byName", "options": name},
+        "properties": [{"id": "color", "value": {"mode": "fixed", "fixedColor": colour}}],
+    }
 
 
 def stat(

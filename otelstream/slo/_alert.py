@@ -34,6 +34,8 @@ class Alert:
     keep: Decimal | None = None
     labels: tuple[tuple[str, str], ...] = ()
     raw: str = ""
+    plain: str = ""  # the description where templates cannot query
+    windows: tuple[str, ...] = ()  # of an objective's: "1h / 5m, 14.4 times too fast, all gone in 2d2h"
     objective: str = ""
     panel: tuple[str, str] | None = None  # dashboard uid and panel title it is best seen on
 

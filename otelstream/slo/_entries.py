@@ -16,6 +16,8 @@ from otelstream._semconv import (
     DISPATCH_PHASE,
     ERROR_TYPE,
     FAULT,
+    FOLDED,
+    FOLDED_WHAT,
     INFO,
     OBJECTIVES_HASH,
     OTHER,
@@ -287,15 +289,28 @@ SYMPTOM_ENTRIES: Final = {
     ),
     "overflow": Entry(
         title="Metrics lost their labels",
-        means="The SDK folded label sets beyond its limit into one series. Totals hold; numbers by "
-        "model, route or tool are incomplete, and the folded series are left out of the objectives.",
-        first_query='count by (job, __name__) ({otel_metric_overflow="true"})',
-        look="The query above names the metric.",
+        means=f"There were more models, routes, tools or error types than a process has room for: what came after is "
+        f"counted as `{OTHER}`. Totals and objectives hold; numbers by model, route or tool are incomplete.",
+        first_query=f"sum by (job, {label_name(FOLDED_WHAT)}) (increase({FOLDED.prometheus}[1h])) > 0",
+        look='The query above says what; `{otel_metric_overflow="true"}` finds what the SDK folded beyond us.',
         causes=(
             "Too many routes or models: ids in a route name, a model name with a date or a tenant in it.",
             "A view or another library raised the number of label sets.",
         ),
         do=("Give routes a name from a small set.", f"Find the label that became `{OTHER}` or many."),
+        send="Nothing.",
+    ),
+    "names": Entry(
+        title="Metrics under names that nobody asks for",
+        means="Prometheus takes OTLP in and keeps the dots in the names. Every rule and panel asks for underscores: "
+        "they find nothing, and nothing is what they say.",
+        first_query=f'count by (job) ({{__name__="{INFO.name}"}})',
+        look="prometheus.yml: `otlp: translation_strategy`.",
+        causes=("`NoTranslation` or `NoUTF8EscapingWithSuffixes` in prometheus.yml.",),
+        do=(
+            "Set `otlp: translation_strategy: UnderscoreEscapingWithSuffixes`, which is the default.",
+            "Or scrape the processes, or a Collector's `prometheus` exporter.",
+        ),
         send="Nothing.",
     ),
     "objectives_differ": Entry(

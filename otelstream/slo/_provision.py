@@ -45,8 +45,9 @@ def grafana_alerting(config: SloConfig, datasource_uid: str = "prometheus") -> d
 
 def _uid(alert: Alert) -> str:
     """A readable uid of at most 40 characters; a long objective's is told apart by a digest."""
-    long = dict(alert.labels).get("long", "")
-    plain = f"os-{alert.objective}-{long}" if alert.objective else f"os-{alert.name.removeprefix('OtelStream')}"
+    plain = (
+        f"os-{alert.objective}-{alert.severity}" if alert.objective else f"os-{alert.name.removeprefix('OtelStream')}"
+    )
     if len(plain) <= _MAX_UID:
         return plain
     return plain[: _MAX_UID - 9] + "-" + hashlib.sha256(plain.encode()).hexdigest()[:8]
@@ -55,7 +56,7 @@ def _uid(alert: Alert) -> str:
 def _grafana_rule(config: SloConfig, alert: Alert, datasource_uid: str) -> dict[str, Any]:
     # The objective is in the title because a title is unique in its folder.
     title = f"{alert.name} {alert.objective}".strip()
-    told = alert_annotations(config, alert)
+    told = alert_annotations(config, alert, plain=True)
     # `$value` is a text of all query values in Grafana; `$values.A.Value` is the number.
     told["description"] = told["description"].replace("$value ", "$values.A.Value ")
     return {

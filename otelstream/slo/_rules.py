@@ -26,10 +26,10 @@ def alert_labels(config: SloConfig, alert: Alert) -> dict[str, str]:
     return dict(sorted({"severity": alert.severity, **dict(alert.labels), **dict(config.labels)}.items()))
 
 
-def alert_annotations(config: SloConfig, alert: Alert) -> dict[str, str]:
+def alert_annotations(config: SloConfig, alert: Alert, *, plain: bool = False) -> dict[str, str]:
     return {
         "summary": alert.summary,
-        "description": alert.description,
+        "description": (alert.plain or alert.description) if plain else alert.description,
         "runbook_url": runbook_url(config, alert),
     }
 
@@ -41,7 +41,7 @@ def groups(config: SloConfig) -> list[dict[str, Any]]:
         burn, name = Burn(config, promise), promise.objective.name
         fast = tuple(w for w in promise.windows if w <= SLOW_WINDOW)
         slow = tuple(w for w in promise.windows if w > SLOW_WINDOW)
-        found.append(_recordings(f"otelstream-slo-sli-recordings-{name}", burn.sli_records(fast)))
+        found.append(_recordings(f"otelstream-slo-sli-recordings-{name}", burn.sli_records(fast), burn.interval))
         # A short period (a test, a demo) changes quickly; a month does not.
         interval = SLOW_INTERVAL if config.window > SLOW_WINDOW else None
         found.append(
@@ -77,5 +77,5 @@ def alert_rule(config: SloConfig, alert: Alert, *, raw: bool = False) -> dict[st
         "for": duration(alert.hold),
         **({"keep_firing_for": duration(alert.keep)} if alert.keep else {}),
         "labels": alert_labels(config, alert),
-        "annotations": alert_annotations(config, alert),
+        "annotations": alert_annotations(config, alert, plain=raw),
     }

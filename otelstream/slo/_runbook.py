@@ -75,15 +75,13 @@ def _section(entry: Entry, fired: list[Alert]) -> str:
     lines = [f"## {entry.title}", "", anchors, ""]
     if fired[0].objective:
         lines += [
-            "| alert | objective | severity | windows | budget gone in | holds for |",
-            "| --- | --- | --- | --- | --- | --- |",
+            "| alert | objective | severity | both of a pair of windows | holds for |",
+            "| --- | --- | --- | --- | --- |",
         ]
         for alert in fired:
-            labels = dict(alert.labels)
             lines.append(
-                f"| `{alert.name}` | `{alert.objective}` | {alert.severity} | {labels['long']} / "
-                f"{labels['short']} "
-                f"| {labels['exhaustion']} | {duration(alert.hold)} |"
+                f"| `{alert.name}` | `{alert.objective}` | {alert.severity} | {' · '.join(alert.windows)} "
+                f"| {duration(alert.hold)} |"
             )
     else:
         lines += [f"`{alert.name}`, {alert.severity}, holds for {duration(alert.hold)}." for alert in fired]

@@ -8,19 +8,25 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from otelstream._objectives_file import SloConfig, Symptom, duration, number, percent
-from otelstream._promql import any_of, eq, ne, quoted, series, sum_by
+from otelstream._promql import any_of, counted, eq, ne, quoted, series, sum_by
 from otelstream._semconv import (
     BLOCK_KIND,
     CANCEL_PROPAGATION,
     CANCELLATION_SIDE_EFFECTS,
     CANCELLATIONS,
+    CLOCK,
     DISPATCH_PHASE,
+    FOLDED,
+    FOLDED_WHAT,
     INFO,
     OBJECTIVES_HASH,
+    OTHER,
+    OUTCOME,
     PROVIDER,
     REQUEST_MODEL,
     SIDE_EFFECT,
     STALL_SOURCE,
+    START_TIME,
     STREAM_ACTIVE,
     STREAM_REPETITION_COUNT,
     STREAM_RETRIES,
@@ -73,6 +79,7 @@ class Symptoms:
             "provider_stalls": self._provider_stalls,
             "retries": self._retries,
             "overflow": self._overflow,
+            "names": self._names,
             "objectives_differ": self._objectives_differ,
             "silent": self._silent,
         }
@@ -94,26 +101,31 @@ class Symptoms:
         return tuple(found)
 
     def _events(self, metric: Metric, window: Decimal | None, *matchers: str) -> str:
-        """Count events, births included: `increase()` never sees the first event of a series born at 1.
-
-        A series that had no sample in the window before counts whole. A hole as long as the window would
-        make an old one look new; that is an outage of the monitoring itself.
-        """
-        one, span = series(metric, *self.where, *matchers), duration(window or 0)
-        return f"(({one} unless last_over_time({one}[{span}] offset {span})) or increase({one}[{span}]))"
+        """Count events, births included."""
+        span = window or Decimal(0)
+        start = f"{START_TIME.prometheus}{{{', '.join(self.where)}}}"
+        return counted(series(metric, *self.where, *matchers), start, duration(span), number(span))
 
     def _share(self, part: str, whole: str, knobs: Symptom) -> str:
         enough = number(Decimal(knobs.at_least or 1) - Decimal("0.5"))
         return f"{part} / ({whole} > 0) > {number(knobs.threshold or 0)}\nand\n{part} > {enough}"
 
     def _hanging(self, knobs: Symptom) -> _Told:
-        stalled = sum_by(self.by_model, series(STREAM_ACTIVE, *self.where, eq(STREAM_STATE, "stalled")))
+        # The gauges of a process that is gone are kept for a while, behind a Collector for longer: its clock stands.
+        clock = f"{CLOCK.prometheus}{{{', '.join(self.where)}}}"
+        alive = f"and on (job, instance) (time() - {clock} < 120)"
+        stalled = sum_by(self.by_model, f"{series(STREAM_ACTIVE, *self.where, eq(STREAM_STATE, 'stalled'))} {alive}")
+        active = sum_by(self.by_model, f"{series(STREAM_ACTIVE, *self.where)} {alive}")
+        whole = sum_by(
+            self.by_model, self._events(STREAMS, Decimal(300), any_of(OUTCOME, "completed", "truncated", "refused"))
+        )
         return _Told(
             "OtelStreamStreamsHanging",
-            self._share(stalled, sum_by(self.by_model, series(STREAM_ACTIVE, *self.where)), knobs),
+            # A model that thinks for minutes is silent and healthy: its streams complete.
+            f"{self._share(stalled, active, knobs)}\nunless\n{whole} >= {stalled}",
             "Open streams are silent right now.",
             f"{self.who_model}: {{{{ $value | humanizePercentage }}}} of the open streams have stalled, for "
-            f"{duration(knobs.hold)}; the limit is {percent(knobs.threshold or 0)} and "
+            f"{duration(knobs.hold)}, more than have completed; the limit is {percent(knobs.threshold or 0)} and "
             f"{knobs.at_least} streams.",
             keep=True,
         )
@@ -232,16 +244,27 @@ class Symptoms:
             f"{number(knobs.threshold or 0)} and three times the ratio of the day before.",
         )
 
-    def _overflow(self, _knobs: Symptom) -> _Told:
+    def _overflow(self, knobs: Symptom) -> _Told:
         names = '__name__=~"otelstream_.+|gen_ai_client_.+"'
         where = ", ".join((*self.where, names, 'otel_metric_overflow="true"'))
+        folded = sum_by((*self.group, FOLDED_WHAT), self._events(FOLDED, knobs.window))
         return _Told(
             "OtelStreamLabelOverflow",
+            f"{folded} > 0.5\nor\ncount by ({', '.join(self.group)}) ({{{where}}}) > 0",
+            "More models, routes or tools than there is room for.",
+            f"{self.who}: {{{{ $value | humanize }}}} points of the last {duration(knobs.window or 0)} were "
+            f"counted under `{OTHER}` ({{{{ $labels.{label_name(FOLDED_WHAT)} }}}}); "
+            "numbers by model, route or tool are incomplete.",
+        )
+
+    def _names(self, _knobs: Symptom) -> _Told:
+        where = ", ".join((*self.where, f'__name__="{INFO.name}"'))
+        return _Told(
+            "OtelStreamNamesUntranslated",
             f"count by ({', '.join(self.group)}) ({{{where}}}) > 0",
-            "Metrics have more label sets than the SDK keeps.",
-            f"{self.who}: {{{{ $value }}}} series hold what was folded together; numbers by model, "
-            "route or tool "
-            "are incomplete and the objectives leave them out.",
+            "Prometheus stores the metrics under names that no rule and no panel asks for.",
+            f"{self.who}: {INFO.name} has dots in its name. Set `otlp: translation_strategy: "
+            "UnderscoreEscapingWithSuffixes` in prometheus.yml; until then every other alert is blind.",
         )
 
     def _objectives_differ(self, _knobs: Symptom) -> _Told:

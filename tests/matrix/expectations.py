@@ -242,7 +242,8 @@ def _add_points(
         for metric in (s.OBJECTIVE_STREAMS, s.OBJECTIVE_TOTAL):
             add(metric, labels={s.OBJECTIVE_NAME: name, s.OBJECTIVE_RESULT: want[attribute]})
     ended = {"failed": "broken", "cancelled": "left", "caller_error": "left", "abandoned": "left"}.get(outcome, "whole")
-    add(s.STREAM_DURATION, labels={s.ENDED: ended})
+    if outcome != "failed" or truth.visible:
+        add(s.STREAM_DURATION, labels={s.ENDED: ended})
     if truth.visible:
         kind = next(write.kind for write in truth.read if write.chunk and truth._shows(write))
         add(s.STREAM_TTFT, labels={s.FIRST_TOKEN_KIND: kind, s.CACHE: "none"})

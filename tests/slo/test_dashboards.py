@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from otelstream._semconv import LABELS, METRICS
+from otelstream._semconv import LABELS, METRICS, STREAMS
 from otelstream.slo._bundled import folder
 
 from .panels import NAMES, Json, load, panels, queries, variables
@@ -20,7 +20,7 @@ from .panels import NAMES, Json, load, panels, queries, variables
 DASHBOARDS = {name: load(name) for name in NAMES}
 CASES = [(name, panel) for name, board in DASHBOARDS.items() for panel in panels(board)]
 IDS = [f"{name.removeprefix('otelstream-')}: {panel['title']}" for name, panel in CASES]
-UNITS = {"none", "short", "percentunit", "s", "cps"}
+UNITS = {"none", "short", "percentunit", "s", "cpm"}
 
 # Rules of grafana/dashboard-linter that a query cannot follow, with the reason.
 NO_INSTANCE = {
@@ -69,14 +69,14 @@ class TestDashboard:
         """template-job/instance-rule, on-time-change-reload, label-promql; route's All keeps streams without one."""
         items = {item["name"]: item for item in DASHBOARDS[name]["templating"]["list"] if item["type"] == "query"}
 
-        assert list(items)[:5] == ["job", "instance", "provider", "model", "route"]
+        assert list(items)[:7] == ["cluster", "namespace", "job", "instance", "provider", "model", "route"]
         for item in items.values():
             assert item["datasource"]["uid"] == "${prometheus_datasource}"
             assert item["refresh"] == 2
         for key in ("job", "instance"):
             assert (items[key]["label"], items[key]["multi"], items[key]["allValue"]) == (key.title(), True, ".+")
             assert items[key]["includeAll"] is True
-        for key in ("provider", "model", "route"):
+        for key in ("cluster", "namespace", "provider", "model", "route"):
             assert items[key]["allValue"] == ".*"
         assert len(list(variables(DASHBOARDS[name]))) == len(items)
 
@@ -91,12 +91,12 @@ class TestDashboard:
         assert 'alertstate="firing"' in board["annotations"]["list"][0]["expr"]
 
     def test_first_screen(self, name: str) -> None:
-        """At most twelve panels before anything is opened; nothing overlaps, nothing leaves the 24 columns."""
+        """At most eighteen panels before anything is opened; nothing overlaps, nothing leaves the 24 columns."""
         board = DASHBOARDS[name]
         opened = [panel for panel in board["panels"] if panel["type"] != "row"]
         seen: set[tuple[int, int]] = set()
 
-        assert len(opened) <= 12
+        assert len(opened) <= 18
         for panel in panels(board, rows=True):
             grid = panel["gridPos"]
             cells = {
@@ -192,15 +192,20 @@ class TestPanel:
 
 def test_every_selector_follows_the_variables() -> None:
     """target-job-rule and target-instance-rule; model, provider and route wherever the metric has them."""
-    common = {metric.prometheus: metric.common for metric in METRICS}
+    known = {metric.prometheus: metric for metric in METRICS}
+    kept = {"process": (), "model": ("provider", "model"), "route": ("provider", "model", "route")}
     for where, _, target in each_target():
         for metric, matchers in selectors(target["expr"]):
             assert 'job=~"$job"' in matchers, where
             if not any(metric.startswith(prefix) for prefix in NO_INSTANCE):
-                assert 'instance=~"$instance"' in matchers, where
-            if common.get(re.sub(r"_(bucket|sum|count)$", "", metric), False):
-                for key in ("provider", "model", "route"):
-                    assert f'=~"${key}"' in matchers, where
+                for key in ("instance", "cluster", "namespace"):
+                    assert f'{key}=~"${key}"' in matchers, where
+            found = known.get(metric) or known.get(re.sub(r"_(bucket|sum|count)$", "", metric))
+            asked = [key for key in ("provider", "model", "route") if f'=~"${key}"' in matchers]
+            if found is not None and not (
+                metric == STREAMS.prometheus and not asked
+            ):  # all of them: the whole of a share
+                assert tuple(asked) == kept[found.common(lean=True)], where
 
 
 def test_rates_use_the_rate_interval() -> None:
@@ -214,15 +219,19 @@ def test_rates_use_the_rate_interval() -> None:
 def test_counters_are_rated() -> None:
     """target-counter-agg-rule: no bare counter is drawn."""
     for where, _, target in each_target():
-        bare = re.sub(r"\b(rate|irate|increase)\([^\[]*\[[^\]]+\](?: offset \w+)?\)", "", target["expr"])
+        functions = r"rate|irate|increase|resets|last_over_time|min_over_time"
+        bare = re.sub(rf"\b({functions})\([^\[]*\[[^\]]+\](?: offset [$\w]+)?\)", "", target["expr"])
         assert not re.search(r"\w+_(total|bucket|sum|count)\{", bare), where
 
 
 def test_nothing_is_filled_up() -> None:
-    """No query pretends: no `or vector(0)`, no clamps, no absent()."""
+    """No query pretends: no `or vector(0)`, no clamps, no absent(); a zero stands for something that was counted."""
     for name, board in DASHBOARDS.items():
         for where, expr in queries(board):
-            assert not re.search(r"\bor\b|vector\(|absent\(|clamp", expr), f"{name} / {where}"
+            assert not re.search(r"vector\(|absent\(|clamp", expr), f"{name} / {where}"
+            for filled in re.findall(r"\bor (?:on \(\) )?(.{14})", expr):
+                meant = r"(label_replace|0 \*|last_over_time|min_over_time|increase|min by)"
+                assert re.match(meant, filled), f"{name} / {where}: {filled}"
 
 
 def test_every_name_is_in_the_contract() -> None:
@@ -231,7 +240,7 @@ def test_every_name_is_in_the_contract() -> None:
     known |= {label.prometheus for label in LABELS}
     made = [*(folder() / "grafana").glob("*.json"), *(folder() / "rules").glob("*.yaml"), folder() / "runbook.md"]
 
-    assert len(made) == 8
+    assert len(made) == 9
     for path in made:
         for word in set(re.findall(r"\b(?:otelstream|gen_ai)_[a-z_]+[a-z]", path.read_text(encoding="utf-8"))):
             assert word in known or word == "gen_ai_client", f"{path.name}: {word}"

@@ -177,7 +177,9 @@ class Metrics:
             add(s.STREAM_FAILURES, labels={s.FAULT: fault, s.PHASE: phase, s.ERROR_TYPE: error})
         if stream.judged:
             points.append(partial(self._judge, common, stream.judged))
-        add(s.STREAM_DURATION, duration, labels={s.ENDED: _ENDED[outcome], s.OUTCOME: outcome})
+        if outcome != "failed" or stream.time_to_first_token is not None or not self._lean:
+            # How old an answer was when it broke: what failed before its first word has the wait for that instead.
+            add(s.STREAM_DURATION, duration, labels={s.ENDED: _ENDED[outcome], s.OUTCOME: outcome})
         self._first_token(stream, add, outcome, duration)
         for stall in stream.stalls:
             stall_labels = {s.STALL_SOURCE: stall.source, s.BLOCK_KIND: stall.kind}
