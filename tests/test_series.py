@@ -12,15 +12,27 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from opentelemetry._logs import get_logger
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
+from opentelemetry.metrics import get_meter
 from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.trace import get_tracer
 from prometheus_client import CollectorRegistry, generate_latest
+from shapes import httpx
+from toy import Grammar
 
 from otelstream import _semconv as s
 from otelstream._core.emit.metrics import Metrics
+from otelstream._core.process.closing import end
+from otelstream._core.process.runtime import Runtime
+from otelstream._core.record import known
 from otelstream._core.record.cadence import Gaps
+from otelstream._core.record.ending import cancelled
 from otelstream._core.record.objectives import Objective, Objectives
 from otelstream._face import config
+from otelstream._stainless import faults
+from otelstream.anthropic.provider import PROVIDER as ANTHROPIC
+from otelstream.openai.provider import PROVIDER as OPENAI
 
 MODELS, ROUTES, TOOLS = 10, 5, 12
 OBJECTIVES = Objectives(
@@ -147,6 +159,11 @@ class Page:
 
 
 @pytest.fixture
+def runtime() -> Runtime:
+    return Runtime(config.load({}, {}), get_tracer(s.SCOPE), get_meter(s.SCOPE), get_logger(s.SCOPE), {})
+
+
+@pytest.fixture
 def page() -> Iterator[Page]:
     made = Page()
     yield made
@@ -231,3 +248,40 @@ def test_the_clock_goes_on(page: Page) -> None:
 
     assert told(first, s.START_TIME) == told(second, s.START_TIME)
     assert told(first, s.CLOCK) < told(second, s.CLOCK)
+
+
+def test_the_words_of_retries_are_those_of_failures() -> None:
+    """A retry is counted under the word that the failure would have had: the API's for its status, else the status."""
+    anthropic = SimpleNamespace(attached=SimpleNamespace(sdk=ANTHROPIC))
+    openai = SimpleNamespace(attached=SimpleNamespace(sdk=OPENAI))
+    timeout = httpx.ReadTimeout("late")
+    said: list[tuple[Any, int | None, BaseException | None, str]] = [
+        (anthropic, 529, None, "overloaded_error"), (anthropic, 429, None, "rate_limit_error"),
+        (anthropic, 500, None, "api_error"), (anthropic, 503, None, "503"), (openai, 503, None, "503"),
+        (openai, None, timeout, "client_timeout_error"), (openai, None, httpx.ConnectError("no"), "connection_error"),
+        (anthropic, None, None, "connection_error"),
+    ]  # fmt: skip
+    for stream, status, error, expected in said:
+        assert faults.word(stream, status, error) == expected
+
+
+def test_the_state_of_an_open_stream(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Silent for `hang_threshold` before the first chunk, for `stall_threshold` after it: stalled. A ping, and a retry,
+    are signs of life."""
+    stream = runtime.begin(operation="chat", provider="parrot", model="grey-1", grammar=Grammar())
+    began = stream.started
+
+    def state(after: float) -> str:
+        monkeypatch.setattr(known, "clock", lambda: began + after)
+        return stream.state
+
+    assert [state(59), state(61)] == ["waiting_headers", "stalled"]
+    stream.last_attempt_at = began + 50  # the first was refused at once, and tried again
+    assert [state(100), state(111)] == ["waiting_headers", "stalled"]
+    stream.response_at = stream.last = began + 120
+    assert [state(121), state(179), state(181)] == ["waiting_token", "waiting_token", "stalled"]
+    stream.activity = began + 175  # a ping
+    assert [state(181), state(236)] == ["waiting_token", "stalled"]
+    stream.first_chunk_at = stream.first_token_at = stream.last = began + 240
+    assert [state(241), state(242.5)] == ["flowing", "stalled"]
+    end(stream, cancelled("app_close"))

@@ -22,6 +22,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 import otelstream
 from otelstream import _semconv as s
+from otelstream._core.emit import outbox
 from otelstream._core.process.closing import end
 from otelstream._core.record.call import ToolCall
 from otelstream._core.record.ending import Ending
@@ -346,6 +347,19 @@ def test_never_after_300_seconds(
     read(client)
     assert bench.points(s.TOOL_CALLS.name, s.DISPATCH_PHASE, s.TOOL_CALL_STATE) == {("never", "ready"): 1}
     assert registry.idle
+
+
+def test_never_is_counted_on_time(
+    bench: Bench, sim: ProviderSimulator, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No traffic is needed for that: the next collection after the 300 s decides, and the one after it tells."""
+    sim.play(Script().tool_use("mail", {"to": "a"}))
+    read(client)
+    assert not bench.points(s.TOOL_CALLS.name)
+    monkeypatch.setattr(_registry, "clock", lambda: time.perf_counter() + 301)
+    bench.points(s.TOOL_CALLS.name)
+    assert outbox.settle(30)
+    assert bench.points(s.TOOL_CALLS.name, s.DISPATCH_PHASE, s.TOOL_CALL_STATE) == {("never", "ready"): 1}
 
 
 def test_never_at_exit(sim: ProviderSimulator) -> None:
