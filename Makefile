@@ -40,6 +40,7 @@ generate: $(VENV)/ready ## make the rules, dashboards, runbook and tables of the
 	$(VENV)/bin/otelstream slo rules -o dashboards/rules
 	$(VENV)/bin/otelstream slo dashboards -o dashboards/grafana
 	$(VENV)/bin/otelstream slo runbook -o dashboards
+	cd tests && ../$(RUN) -m slo.scenarios
 	$(RUN) docs/generate.py
 
 previews: $(VENV)/ready ## draw the dashboards from their JSON and a real Prometheus (development only)

@@ -179,7 +179,7 @@ class Symptoms:
             f"{early} > {number(Decimal(knobs.at_least or 1) - Decimal('0.5'))}",
             "A tool ran before its input was complete.",
             f"{self.who}: {{{{ $labels.{label_name(TOOL_NAME)} }}}} started {{{{ $value | humanize "
-            "}}}} times in the "
+            "}} times in the "
             f"last {duration(knobs.window or 0)} before its input block had ended.",
         )
 

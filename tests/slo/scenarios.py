@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Scenes for the alerts: series in, and what must fire at which minute, and what must not.
 
-Written as promtool files beside the rules: `promtool test rules dashboards/rules/*.test.yaml` runs them as they stand.
+Written as promtool files beside the rules: `promtool test rules dashboards/rules/tests/*` runs them as they stand.
 
 python -m slo.scenarios [-o FOLDER] [--timeline]      in tests/
 """
@@ -189,33 +189,33 @@ SCENES = (
     scene(
         "a fast burn pages within ten minutes",
         both([0] * 120 + [10] * 60, [10] * 120 + [0] * 60),
-        minutes=180, among=PAGE,
+        minutes=180, among=PAGE, fires={PAGE: ((127, 179),)},
     ),
     scene(
         "a burn of four per cent pages by the six hour windows",
         both([4] * 420, [96] * 420),
-        minutes=420, among=PAGE,
+        minutes=420, among=PAGE, fires={PAGE: ((7, 419),)},
     ),
     scene(
         "two per cent is a ticket after some hours, never a page",
         both([2] * 400, [98] * 400),
-        minutes=400, among=f"{PAGE}|{TICKET}",
+        minutes=400, among=f"{PAGE}|{TICKET}", fires={TICKET: ((67, 399),)},
     ),
     scene(
         "a slow burn of 0.6 per cent is a ticket, and nothing else",
         both([6] * 700, [994] * 700),
-        minutes=700, among=BURN,
+        minutes=700, among=BURN, fires={TICKET: ((64, 699),)},
     ),
     scene("within budget is silence", both([4] * 300, [996] * 300), minutes=300, among=BURN),
     scene(
         "a burn that is over stays for an hour, and then resolves though the hours look bad",
         both([0] * 120 + [10] * 20 + [0] * 200, [10] * 120 + [0] * 20 + [10] * 200),
-        minutes=340, among=PAGE,
+        minutes=340, among=PAGE, fires={PAGE: ((127, 229),)},
     ),
     scene(
         "the first failures of a process count from an exported zero",
         both([0] * 60 + [3] * 9 + [0] * 111, [1] * 180),
-        minutes=180, among=PAGE,
+        minutes=180, among=PAGE, fires={PAGE: ((65, 158),)},
     ),
     scene(
         "one failure among four streams an hour wakes nobody",
@@ -225,27 +225,27 @@ SCENES = (
     scene(
         "a dead service of five streams an hour pages at the third",
         both(at(range(0, 300, 12), 300), [0] * 300),
-        minutes=300, among=PAGE,
+        minutes=300, among=PAGE, fires={PAGE: ((27, 299),)},
     ),
     scene(
         "a dead service of one stream an hour is one page, not one an hour",
         both(at(range(30, 1200, 60), 1200), [0] * 1200),
-        minutes=1200, among=PAGE,
+        minutes=1200, among=PAGE, fires={PAGE: ((155, 1199),)},
     ),
     scene(
         "four bad every fifty minutes are one page",
         both(at(range(30, 1000, 50), 1000, 4), [0] * 1000),
-        minutes=1000, among=PAGE,
+        minutes=1000, among=PAGE, fires={PAGE: ((83, 999),)},
     ),
     scene(
         "bursts four hours apart are an incident each",
         both([3 if minute % 300 in range(30, 50) else 0 for minute in range(900)], [0] * 900),
-        minutes=900, among=PAGE,
+        minutes=900, among=PAGE, fires={PAGE: ((35, 152), (333, 452), (633, 752),)},
     ),
     scene(
         "two bad in six hours, all that there is, are one ticket",
         both(at([m for day in range(12) for m in (day * 360 + 60, day * 360 + 120)], 2400), [0] * 2400),
-        minutes=2400, among=TICKET,
+        minutes=2400, among=TICKET, fires={TICKET: ((483, 2399),)},
     ),
     scene(
         "three bad within three minutes of a quiet night wake nobody",
@@ -256,39 +256,48 @@ SCENES = (
         "a restart is no burst and hides no burn",
         {key: counter([5] * 60) + " " + counter([5] * 60)
          for key in both([], [], "completion")},
-        minutes=120, among=LONG_PAGE,
+        minutes=120, among=LONG_PAGE, fires={LONG_PAGE: ((4, 119),)},
     ),
     scene("without the bad series there is no ratio and no alarm", judged("good", [10] * 120), minutes=120, among=BURN),
     scene(
         "excluded streams neither burn nor dilute",
         both([1] * 120, [10] * 120), judged("excluded", [1000] * 120),
-        minutes=120, among=PAGE,
+        minutes=120, among=PAGE, fires={PAGE: ((10, 119),)},
     ),
     scene(
         "a late first token burns its own objective only",
         both([9] * 60, [1] * 60, "first-token"), both([0] * 60, [10] * 60, "completion"),
-        minutes=60, among=f"{LATE_PAGE}|{LONG_PAGE}|{PAGE}",
+        minutes=60, among=f"{LATE_PAGE}|{LONG_PAGE}|{PAGE}", fires={LATE_PAGE: ((3, 59),)},
     ),
-    scene("first token: the ticket pairs", both([18] * 300, [82] * 300, "first-token"), minutes=300, among=BURN),
+    scene(
+        "first token: the ticket pairs", both([18] * 300, [82] * 300, "first-token"),
+        minutes=300, among=BURN, fires={LATE_TICKET: ((62, 299),)},
+    ),
     scene(
         "first token: five in a hundred late is what was promised",
         both([5] * 300, [95] * 300, "first-token"),
         minutes=300, among=BURN,
     ),
-    scene("completion: the ticket pairs", both([4] * 300, [96] * 300, "completion"), minutes=300, among=BURN),
+    scene(
+        "completion: the ticket pairs", both([4] * 300, [96] * 300, "completion"),
+        minutes=300, among=BURN, fires={LONG_TICKET: ((65, 299),)},
+    ),
     scene("completion: within budget is silence", both([5] * 300, [995] * 300, "completion"), minutes=300, among=BURN),
     # --- births
-    scene("a crash loop pages within ten minutes by integrity", crash_loop(40, "integrity"), minutes=42, among=PAGE),
+    scene(
+        "a crash loop pages within ten minutes by integrity", crash_loop(40, "integrity"),
+        minutes=42, among=PAGE, fires={PAGE: ((6, 41),)},
+    ),
     scene(
         "a crash loop pages within ten minutes by completion",
         crash_loop(40, "completion"),
-        minutes=42, among=LONG_PAGE,
+        minutes=42, among=LONG_PAGE, fires={LONG_PAGE: ((6, 41),)},
     ),
     scene(
         "a crash loop beside healthy traffic pages within a quarter of an hour",
         crash_loop(60, "completion"),
         both([0] * 62, [4] * 62, "completion"), since(-1_000_000, 62),
-        minutes=62, among=LONG_PAGE,
+        minutes=62, among=LONG_PAGE, fires={LONG_PAGE: ((6, 61),)},
     ),
     scene(
         "a new Prometheus counts no old total as new",
@@ -312,12 +321,12 @@ SCENES = (
     scene(
         "half of the open streams silent for five minutes pages",
         active("flowing", [5] * 60), active("stalled", [0] * 10 + [5] * 50), streams([0] * 60), ALIVE,
-        minutes=60, among=HANGING,
+        minutes=60, among=HANGING, fires={HANGING: ((15, 59),)},
     ),
     scene(
         "a total hang pages within ten minutes, though nothing has ever completed",
         active("flowing", [5] * 10 + [0] * 50), active("stalled", [0] * 11 + [8] * 49), ALIVE,
-        minutes=60, among=HANGING,
+        minutes=60, among=HANGING, fires={HANGING: ((16, 59),)},
     ),
     scene(
         "healthy thinkers, four in ten silent, are no hanging",
@@ -343,7 +352,7 @@ SCENES = (
     scene(
         "cancels read on to the end are told after five minutes",
         cancels("closed", [1] * 60), cancels("drained", [0] * 20 + [2] * 40),
-        minutes=60, among="OtelStreamCancelNotPropagated",
+        minutes=60, among="OtelStreamCancelNotPropagated", fires={"OtelStreamCancelNotPropagated": ((28, 59),)},
     ),
     scene(
         "cancels that close, or need not, are fine",
@@ -353,12 +362,12 @@ SCENES = (
     scene(
         "a side effect of a stopped turn is told, even the first ever",
         side_effects("committed", "_x20 1x100"), since(600, 121),
-        minutes=120, among=LEFT,
+        minutes=120, among=LEFT, fires={LEFT: ((35, 119),)},
     ),
     scene(
         "half compensated is still left",
         side_effects("committed", counter(at((10,), 101, 2))), side_effects("compensated", counter(at((12,), 101))),
-        minutes=100, among=LEFT,
+        minutes=100, among=LEFT, fires={LEFT: ((26, 99),)},
     ),
     scene(
         "compensated in time is silence",
@@ -368,7 +377,7 @@ SCENES = (
     scene(
         "a tool that starts before its input is complete is told, even the first ever",
         tool("_x30 1x60", phase="before_ready"), since(600, 91),
-        minutes=90, among="OtelStreamTool.*",
+        minutes=90, among="OtelStreamTool.*", fires={"OtelStreamToolDispatchedEarly": ((31, 89),)},
     ),
     scene(
         "an early start of before this Prometheus is not told",
@@ -378,7 +387,7 @@ SCENES = (
     scene(
         "a tool that ran with broken input is told",
         tool("0x30 1x60", good="invalid"),
-        minutes=90, among="OtelStreamTool.*",
+        minutes=90, among="OtelStreamTool.*", fires={"OtelStreamToolInputInvalid": ((32, 89),)},
     ),
     scene(
         "a broken call that nobody ran is only counted",
@@ -389,7 +398,7 @@ SCENES = (
     scene(
         "loops in two of a hundred answers are told",
         streams([10] * 120), events(STREAM_REPETITION_COUNT, at(range(0, 120, 5), 120), **text()),
-        minutes=120, among="OtelStreamRepetitionLoops",
+        minutes=120, among="OtelStreamRepetitionLoops", fires={"OtelStreamRepetitionLoops": ((16, 119),)},
     ),
     scene(
         "a loop in a thousand answers is not",
@@ -399,7 +408,7 @@ SCENES = (
     scene(
         "pauses of the provider in the text are told",
         streams([10] * 60), events(STREAM_STALLS, [1] * 60, otelstream__stall__source="provider", **text()),
-        minutes=60, among="OtelStreamProviderStalls",
+        minutes=60, among="OtelStreamProviderStalls", fires={"OtelStreamProviderStalls": ((15, 59),)},
     ),
     scene(
         "pauses before buffered tool input, and our own, are not the provider's",
@@ -412,26 +421,31 @@ SCENES = (
         "retries that rise over yesterday are told",
         streams([10] * (DAY + 120)),
         events(STREAM_RETRIES, [0] * DAY + [5] * 120, error__type="overloaded_error"),
-        minutes=DAY + 120, among="OtelStreamRetriesRising",
+        minutes=DAY + 120, among="OtelStreamRetriesRising", fires={"OtelStreamRetriesRising": ((1457, 1559),)},
     ),
     scene(
-        "retries as usual are silence",
+        "retries as usual are silence, once there is a yesterday",
         streams([10] * (DAY + 120)),
         events(STREAM_RETRIES, [2] * (DAY + 120), error__type="overloaded_error"),
-        minutes=DAY + 120, among="OtelStreamRetriesRising",
+        minutes=DAY + 120, among="OtelStreamRetriesRising", fires={"OtelStreamRetriesRising": ((12, 30),)},
+    ),
+    scene(
+        "a retry of twenty streams is no news",
+        streams([20] * 60), events(STREAM_RETRIES, [1] * 60, error__type="overloaded_error"),
+        minutes=60, among="OtelStreamRetriesRising",
     ),
     # --- the telemetry itself
     scene(
         "what was folded is told, with the objectives whole",
         both([0] * 120, [10] * 120),
         {series(FOLDED, otelstream__folded__what="model"): "0x20 0+3x20 60x79"},
-        minutes=120, among=f"{BURN}|OtelStreamLabelOverflow",
+        minutes=120, among=f"{BURN}|OtelStreamLabelOverflow", fires={"OtelStreamLabelOverflow": ((27, 100),)},
     ),
     scene(
         "what the SDK folded is told",
         both([0] * 60, [10] * 60),
         {series(STREAMS, otel__metric__overflow="true"): "0+1x60"},
-        minutes=60, among="OtelStreamLabelOverflow",
+        minutes=60, among="OtelStreamLabelOverflow", fires={"OtelStreamLabelOverflow": ((5, 59),)},
     ),
     scene(
         "room for all is silence",
@@ -441,17 +455,20 @@ SCENES = (
     scene(
         "names with dots are told",
         {'{__name__="otelstream.info", job="chat", instance="a:1"}': "1x60"},
-        minutes=60, among="OtelStreamNamesUntranslated",
+        minutes=60, among="OtelStreamNamesUntranslated", fires={"OtelStreamNamesUntranslated": ((5, 59),)},
     ),
     scene("names with underscores are silence", info("1x60"), minutes=60, among="OtelStreamNamesUntranslated"),
     scene(
         "a process with other objectives is told",
         info("1x60"), {key.replace("a:1", "b:1"): value for key, value in info("1x60", "0123456789ab").items()},
-        minutes=60, among="OtelStreamObjectivesDiffer",
+        minutes=60, among="OtelStreamObjectivesDiffer", fires={"OtelStreamObjectivesDiffer": ((15, 59),)},
     ),
     scene("the same objectives are silence", info("1x60"), minutes=60, among="OtelStreamObjectivesDiffer"),
     # Prometheus forgets a series five minutes after its last sample, then the alert waits ten.
-    scene("a job that stops reporting is told", info("1x60"), minutes=120, among="OtelStreamTelemetrySilent"),
+    scene(
+        "a job that stops reporting is told", info("1x60"),
+        minutes=120, among="OtelStreamTelemetrySilent", fires={"OtelStreamTelemetrySilent": ((76, 119),)},
+    ),
     scene(
         "a job without traffic still reports",
         info("1x600"), streams([0] * 600),
@@ -487,13 +504,16 @@ def document(scenes: Iterable[Scene], rules: str) -> dict[str, Any]:
 
 
 def files() -> dict[str, str]:
-    """Name and text of each file: what burns, and the rest."""
-    burning = [each for each in SCENES if "BudgetBurn" in each.among]
-    others = [each for each in SCENES if each not in burning]
+    """Name and text of each file: what burns, what lasts for many hours (minutes of promtool's time), and the rest."""
+    kinds: dict[str, list[Scene]] = {"objectives": [], "hours": [], "symptoms": []}
+    for each in SCENES:
+        kind = "hours" if each.minutes > 150 else "objectives" if "BudgetBurn" in each.among else "symptoms"
+        kinds[kind].append(each)
     head = "# Written by tests/slo/scenarios.py (make generate); do not edit.\n"
     return {
-        f"otelstream.{name}.test.yaml": head + _yaml.dump(document(scenes, "otelstream.rules.yaml"))
-        for name, scenes in (("objectives", burning), ("symptoms", others))
+        f"otelstream.{kind}.test.yaml": head
+        + _yaml.dump(document(scenes, "../otelstream.rules.yaml")).split("\n", 1)[1]
+        for kind, scenes in kinds.items()
     }
 
 
@@ -528,7 +548,7 @@ def timeline(each: Scene, rules: Path, work: Path) -> dict[str, list[Span]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-o", "--output", type=Path, default=folder() / "rules")
+    parser.add_argument("-o", "--output", type=Path, default=folder() / "rules" / "tests")
     parser.add_argument("--timeline", action="store_true", help="print when what fires, instead of writing the files")
     parser.add_argument("--only", default="", help="scenes whose name has this")
     options = parser.parse_args()
