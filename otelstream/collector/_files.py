@@ -24,13 +24,14 @@ CONFIGURATIONS: Final = {
     "gateway-sampling": ("keeps every stream worth looking at, and a share", ("gateway-sampling.yaml",)),
     "span-to-metrics": ("layer: metrics from the SDK's native spans", ("span-to-metrics.yaml",)),
     "redaction": ("layer: no prompt and no answer leaves the host", ("redaction.yaml",)),
+    "env": ("all of them on one machine: an environment file for each", ("env",)),
     "builder": ("manifest and script that build the Collector", ("builder.yaml", "build.sh")),
     "compose": ("everything and Grafana on one machine with Docker", ("compose.yaml", "compose")),
     "kubernetes": ("agents, gateways and scaling, by kustomize", ("kustomization.yaml", "kubernetes")),
 }
-# The two that mount others bring them along.
+# Those that mount or name others bring them along.
 _MOUNTED: Final = ("agent", "gateway-front", "gateway-sampling")
-BRINGS: Final = {"compose": _MOUNTED, "kubernetes": _MOUNTED}
+BRINGS: Final = {"compose": _MOUNTED, "kubernetes": _MOUNTED, "env": _MOUNTED}
 
 
 def folder() -> Path:

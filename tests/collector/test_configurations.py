@@ -250,3 +250,31 @@ def test_the_build_says_that_the_network_is_missing(tmp_path: Path) -> None:
 
     assert done.returncode == 1
     assert "is a Go module proxy reachable?" in done.stderr
+
+
+ENV = CONFIGS / "env"
+PORT = re.compile(r"(?:127\.0\.0\.1:|_PORT=)(\d+)$", re.MULTILINE)
+
+
+def test_one_machine_can_run_them_all() -> None:
+    """Each environment file names a whole configuration and only variables of it, and no two listen on one port."""
+    taken: list[str] = []
+    for file in sorted(ENV.iterdir()):
+        lines = [line.partition("=") for line in file.read_text().splitlines() if not line.startswith("#")]
+        given = {name: value for name, _, value in lines}
+        name = given.pop("COLLECTOR_CONFIG").removesuffix(".yaml")
+        assert file.stem.startswith(name)
+        assert text(name).startswith("# Whole.")
+        assert all(f"${{env:{variable}" in text(name) for variable in given), file.name
+        # What it does not set is the default of its configuration.
+        for variable, default in re.findall(r"\$\{env:(COLLECTOR_\w+):-(?:127\.0\.0\.1:)?(\d+)\}", text(name)):
+            if re.search("LISTEN|PROMETHEUS|HEALTH|PORT", variable):
+                taken.append(re.sub(r"^.*:", "", given.get(variable, default)))
+    assert len(taken) >= 12
+    assert len(set(taken)) == len(taken), sorted(taken)
+
+
+@pytest.mark.parametrize("name", ["redaction", "span-to-metrics"])
+def test_a_layer_says_so(name: str) -> None:
+    """Its first words tell that it starts nothing by itself."""
+    assert text(name).startswith("# A layer.")

@@ -274,7 +274,11 @@ def test_half_of_a_hundred_leave(bench: Bench, sim: ProviderSimulator, server: s
         if i % 2:
             cancel = stream.cancel
             assert cancel is not None
-            assert (cancel.trigger, exchange.closed_by) == ("client_disconnect", "peer")
+            assert cancel.trigger == "client_disconnect"
+            if exchange.closed_by == "server":  # on a machine so busy that all was written before anybody had left
+                assert (exchange.closed_at or 0.0) <= cancel.at + (cancel.close_delay or 0.0) + LENIENT
+                continue
+            assert exchange.closed_by == "peer"
             # A crowd on a busy machine may take its time; the provider's log says how long it took.
             assert cancel.propagation == ("closed_late" if (cancel.close_delay or 0.0) > 1.0 else "closed")
             errors.append(abs(cancel.at + (cancel.close_delay or 0.0) - (exchange.closed_at or 0.0)))
