@@ -79,6 +79,14 @@ collector: ## build the Collector (needs Go; 8 minutes the first time)
 e2e-collector: $(VENV)/ready collector ## 5 000 streams down the whole road, and the long faults
 	$(RUN) -m pytest -m slow tests/collector -s
 
+.venv-engine/ready:
+	$(PYTHON) -m venv .venv-engine
+	.venv-engine/bin/python -m pip install --quiet 'llama-cpp-python[server]' gguf
+	@touch $@
+
+e2e-engine: $(VENV)/ready .venv-engine/ready ## a real inference engine, killed and starved (builds it: a quarter of an hour)
+	ENGINE_PYTHON=$(CURDIR)/.venv-engine/bin/python $(RUN) -m pytest -m slow tests/engine -s
+
 .venv-bench/ready: pyproject.toml benchmarks/requirements.txt
 	$(PYTHON) -m venv .venv-bench
 	$(BENCH) -m pip install --quiet -e '.[testing]' -r benchmarks/requirements.txt
@@ -145,4 +153,4 @@ fmt: $(VENV)/ready ## format and fix what can be fixed
 clean: ## remove what the other targets made
 	rm -rf .venv .venv-* .tools build dist mutants otelstream.html
 
-.PHONY: help docs recipes frameworks demo demo-all generate previews e2e collector e2e-collector bench matrix table foreign companions fuzz soak mutate test pins lint types fmt clean
+.PHONY: help docs recipes frameworks demo demo-all generate previews e2e collector e2e-collector e2e-engine bench matrix table foreign companions fuzz soak mutate test pins lint types fmt clean
