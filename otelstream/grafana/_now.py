@@ -34,6 +34,7 @@ def now(config: SloConfig) -> Row:
     completion = next((p for p in config.promises if p.objective.kind == "completion"), config.promises[0])
     whole = [Limit(None, RED), Limit(float(completion.target), GREEN)]
     state, streams = label_name(STREAM_STATE), per_second(STREAMS)
+    judged = per_second(STREAMS, any_of(OUTCOME, *_WELL, "failed"))
     return Row(
         "Right now",
         (
@@ -65,7 +66,7 @@ def now(config: SloConfig) -> Row:
             (
                 3,
                 stat(
-                    "How much traffic?",
+                    "Traffic?",
                     "Streams that ended, a minute, over what is chosen above. Half of the usual is news, too.",
                     [Query(per_minute(STREAMS), "streams a minute", instant=True)],
                     "cpm",
@@ -75,7 +76,7 @@ def now(config: SloConfig) -> Row:
             (
                 3,
                 stat(
-                    "How long until the first word?",
+                    "First word?",
                     "p95 of the last minutes over all models chosen. Red is later than the objective promises.",
                     [Query(quantile(0.95, STREAM_TTFT), "p95", instant=True)],
                     "s",
@@ -86,9 +87,9 @@ def now(config: SloConfig) -> Row:
             (
                 3,
                 stat(
-                    "How many end well?",
-                    "Share of streams that completed, were truncated or refused; the rest failed or was left.",
-                    [Query(share(per_second(STREAMS, any_of(OUTCOME, *_WELL)), streams), "end well", instant=True)],
+                    "Ended well?",
+                    "Of the streams that nobody left: the share that completed, was truncated or refused.",
+                    [Query(share(per_second(STREAMS, any_of(OUTCOME, *_WELL)), judged), "end well", instant=True)],
                     "percentunit",
                     limits=whole,
                     decimals=1,
@@ -98,7 +99,7 @@ def now(config: SloConfig) -> Row:
             (
                 3,
                 stat(
-                    "How many broke after a 200?",
+                    "Broke after 200?",
                     "Share of streams that got their 200 and then failed: what no status code shows.",
                     [Query(f"({share(per_second(STREAMS, *broke), streams)}) or 0 * {streams}", "broke", instant=True)],
                     "percentunit",
@@ -110,7 +111,7 @@ def now(config: SloConfig) -> Row:
             (
                 3,
                 stat(
-                    "How many tokens?",
+                    "Tokens?",
                     "Tokens a minute, read and written, of streams whose provider told.",
                     [Query(tokens, f"{{{{{label_name(TOKEN_TYPE)}}}}}", instant=True)],
                     "cpm",

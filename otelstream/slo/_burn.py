@@ -122,7 +122,7 @@ class Burn:
         )
         if self.config.window > DAY:
             # The first hour says nothing of a month: three bad of four would be a budget of minus 14 900 %.
-            ratio += f"\nand count_over_time(slo:sli_total:rate{base}{self.mine}[2h]) * {number(self.interval)} >= 3600"
+            ratio += f"\nand last_over_time(slo:sli_total:rate{base}{self.mine}[10m] offset 1h)"
         return Record(f"slo:sli_error:ratio_rate{period}", ratio, (*self.id_labels, ("sloth_window", period)))
 
     @property

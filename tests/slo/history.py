@@ -119,6 +119,7 @@ class Store:
     def sample(self, second: int) -> Iterator[tuple[str, str]]:
         """Every series as (family, line) at this second."""
         for (metric, labels), value in self.values.items():
+            value = second if metric is names.CLOCK else value
             yield metric.prometheus, f"{metric.prometheus}{_text(labels)} {value!r} {second}"
         for (metric, labels), counts in self.buckets.items():
             name, running = metric.prometheus, 0.0
@@ -180,8 +181,12 @@ class Past:
                 labels = (names.OBJECTIVE_NAME, objective.name), (names.OBJECTIVE_RESULT, result)
                 self.store.add(names.OBJECTIVE_STREAMS, (*common, *labels), 0)
                 self.store.add(names.OBJECTIVE_TOTAL, (*common, *labels), 0)
+        self.store.set(names.START_TIME, common[:2], 1)  # long before anything that is looked at
+        self.store.set(names.CLOCK, common[:2], 0)
         if judged_only:
             return
+        for what in names.FOLDED_NAMES:
+            self.store.add(names.FOLDED, (*common[:2], (names.FOLDED_WHAT, what)), 0)
         for effect in ("committed", "running", "discarded", "withheld", "compensated"):
             self.store.add(names.CANCELLATION_SIDE_EFFECTS, (*common, (names.SIDE_EFFECT, effect)), 0)
         self.store.set(
@@ -269,6 +274,8 @@ class Past:
                 store.observe(names.STREAM_THINKING_TIME, common, stream.thinking)
         if stream.rate:
             store.observe(names.STREAM_OUTPUT_RATE, common, stream.rate)
+            for kind, count in (("input", 6 * scene.tokens), ("output", scene.tokens)):
+                store.observe(names.CLIENT_TOKENS, (*common, (names.TOKEN_TYPE, kind)), count)
         self._gaps(common, stream, scene)
         if stream.outcome == "cancelled":
             self._cancel(common, stream, scene)

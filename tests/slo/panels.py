@@ -51,6 +51,7 @@ class View:
         values.update({"sdk": "anthropic", **dict(self.chosen)})
         values["__rate_interval"] = f"{max(self.step() + self.scrape, 4 * self.scrape)}s"
         values["__range"] = f"{self.span}s"
+        values["__range_s"] = str(self.span)
         return re.sub(r"\$\{?(\w+)\}?", lambda found: values[found[1]], expr)
 
 
