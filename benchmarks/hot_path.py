@@ -2,6 +2,7 @@
 """Our own hot path alone, without the SDK: nanoseconds and, under callgrind, instructions a chunk.
 
 python benchmarks/hot_path.py                   # beside the floor: a generator with two clocks and count/sum/max
+python benchmarks/hot_path.py --api chat        # the same for another protocol: messages, chat or responses
 python benchmarks/hot_path.py --instructions    # needs valgrind; repeatable whatever else the machine does
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import importlib
 import json
 import os
 import random
@@ -32,7 +34,7 @@ class Sse:
         self._event, self._data = event, data
 
 
-def events(chunks: int, size: int) -> list[Any]:
+def events(chunks: int, size: int, api: str = "messages") -> list[Any]:
     """Server-sent events as the SDK's decoder yields them."""
     rng = random.Random(1)
 
@@ -42,6 +44,22 @@ def events(chunks: int, size: int) -> list[Any]:
     def word() -> str:
         return "".join(rng.choice("abcdefghijklmnop") for _ in range(size - 1)) + " "
 
+    if api == "chat":
+        return [
+            Sse(None, json.dumps({  # type: ignore[arg-type]
+                "id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "m",
+                "choices": [{"index": 0, "delta": {"content": word()}, "finish_reason": None}],
+            }, separators=(",", ":")))
+            for _ in range(chunks)
+        ]  # fmt: skip
+    if api == "responses":
+        return [
+            event({
+                "type": "response.output_text.delta", "sequence_number": number, "item_id": "msg_1", "output_index": 0,
+                "content_index": 0, "delta": word(), "logprobs": [],
+            })
+            for number in range(chunks)
+        ]  # fmt: skip
     return [
         event({"type": "message_start", "message": {"id": "m", "usage": {"input_tokens": 1, "output_tokens": 1}}}),
         event({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}),
@@ -52,15 +70,16 @@ def events(chunks: int, size: int) -> list[Any]:
     ]
 
 
-def readers() -> dict[str, Callable[[list[Any]], Iterator[Any]]]:
+def readers(api: str = "messages") -> dict[str, Callable[[list[Any]], Iterator[Any]]]:
     """A plain generator, the floor, and ours with and without the detector of repetition."""
     from opentelemetry import metrics, trace
 
     from otelstream._core.process.runtime import Runtime
     from otelstream._core.process.tap import Attached, read
     from otelstream._face import config as _config
-    from otelstream.anthropic._grammar import Grammar
 
+    module = {"messages": "anthropic._grammar", "chat": "openai._chat", "responses": "openai._responses"}[api]
+    grammar = importlib.import_module(f"otelstream.{module}").Grammar
     clock = time.perf_counter
 
     def plain(source: list[Any]) -> Iterator[Any]:
@@ -83,7 +102,7 @@ def readers() -> dict[str, Callable[[list[Any]], Iterator[Any]]]:
         runtime = Runtime(settings, trace.get_tracer("bench"), metrics.get_meter("bench"), None, {})
 
         def reader(source: list[Any]) -> Iterator[Any]:
-            stream = runtime.begin(operation="chat", provider="p", model="m", grammar=Grammar())
+            stream = runtime.begin(operation="chat", provider="p", model="m", grammar=grammar())
             stream.attached = Attached()
             stream.responded(None)
             return read(iter(source), stream, lambda: None)
@@ -93,13 +112,13 @@ def readers() -> dict[str, Callable[[list[Any]], Iterator[Any]]]:
     return {"plain": plain, "floor": floor, "otelstream": ours(True), "otelstream, no repetition": ours(False)}
 
 
-def nanoseconds(chunks: int) -> dict[str, list[float]]:
+def nanoseconds(chunks: int, api: str = "messages") -> dict[str, list[float]]:
     """Print added processor time a chunk, the best of nine, for each size of delta."""
     print(f"{'added ns a chunk, by characters a delta':40}" + "".join(f"{size:>8}" for size in SIZES))
     table: dict[str, list[float]] = {}
     for size in SIZES:
-        source = events(chunks, size)
-        for name, reader in readers().items():
+        source = events(chunks, size, api)
+        for name, reader in readers(api).items():
             best = float("inf")
             for _ in range(9):
                 gc.collect()
@@ -118,11 +137,11 @@ def nanoseconds(chunks: int) -> dict[str, list[float]]:
     return added
 
 
-def instructions(few: int = 1_000, many: int = 5_000) -> dict[str, float]:
+def instructions(api: str, few: int = 1_000, many: int = 5_000) -> dict[str, float]:
     """Print instructions added to a chunk: the difference of two runs under callgrind, so that start-up cancels out."""
     counts = {}
     for name in ("plain", *WATCHERS):
-        low, high = (_callgrind(name, chunks) for chunks in (few, many))
+        low, high = (_callgrind(name, chunks, api) for chunks in (few, many))
         counts[name] = (high - low) / (many - few)
     added = {name: counts[name] - counts["plain"] for name in WATCHERS}
     for name, figure in added.items():
@@ -130,11 +149,11 @@ def instructions(few: int = 1_000, many: int = 5_000) -> dict[str, float]:
     return added
 
 
-def _callgrind(name: str, chunks: int) -> int:
+def _callgrind(name: str, chunks: int, api: str) -> int:
     with tempfile.TemporaryDirectory() as folder:
         command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={folder}/out", sys.executable, __file__]
         done = subprocess.run(
-            [*command, "--once", name, "--chunks", str(chunks)],
+            [*command, "--once", name, "--chunks", str(chunks), "--api", api],
             capture_output=True,
             text=True,
             check=False,
@@ -150,15 +169,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--chunks", type=int, default=20_000)
     parser.add_argument("--instructions", action="store_true")
+    parser.add_argument("--api", choices=("messages", "chat", "responses"), default="messages")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--once", help=argparse.SUPPRESS)
     args = parser.parse_args()
     os.environ["ANTHROPIC_OPEN_TELEMETRY"] = "false"
     if args.once:
-        for _event in readers()[args.once](events(args.chunks, 5)):
+        for _event in readers(args.api)[args.once](events(args.chunks, 5, args.api)):
             pass
         return 0
-    found = instructions() if args.instructions else nanoseconds(args.chunks)
+    found = instructions(args.api) if args.instructions else nanoseconds(args.chunks, args.api)
     if args.json:
         args.json.write_text(json.dumps(found, indent=1) + "\n")
     return 0
