@@ -19,6 +19,8 @@ from otelstream._trouble import trouble
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+# Frameworks type scope and messages in ways of their own, so only the shape of the call is held.
+Application = Callable[[Any, Any, Any], Awaitable[object]]
 
 __all__ = ["StreamHopMiddleware"]
 
@@ -31,11 +33,11 @@ class StreamHopMiddleware:
     message after a Stop is another question; each message that a stream follows is a hop.
     """
 
-    def __init__(self, app: Any) -> None:
+    def __init__(self, app: Application) -> None:
         _check(app)
         self.app = app
 
-    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return

@@ -3,6 +3,7 @@
 
 from otelstream._core.record.call import ToolCall
 from otelstream._core.record.cancel import Ledger
+from otelstream._face.keywords import Settings
 from otelstream._face.turns import Turn
 from otelstream._face.view import StreamView
 from otelstream._semconv import (
@@ -33,6 +34,7 @@ __all__ = [
     "Phase",
     "Propagation",
     "RetractionReason",
+    "Settings",
     "StreamView",
     "ToolCall",
     "ToolInput",

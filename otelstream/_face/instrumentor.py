@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Collection
 from importlib import metadata
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import wrapt
 from opentelemetry import metrics, trace
@@ -26,6 +26,14 @@ from otelstream._errors import ConfigurationError, OtelstreamError, UnsupportedV
 from otelstream._face import config, providers
 from otelstream._face.view import StreamView
 from otelstream._trouble import logger
+
+if TYPE_CHECKING:  # nothing of this is needed to run
+    from opentelemetry._logs import LoggerProvider
+    from opentelemetry.metrics import MeterProvider
+    from opentelemetry.trace import TracerProvider
+    from typing_extensions import Unpack
+
+    from otelstream._face.keywords import Settings as Keywords
 
 VERSION = metadata.version("otelstream")
 _GIVEN = ("tracer_provider", "meter_provider", "logger_provider")
@@ -191,9 +199,13 @@ def _make_runtime(settings: Settings, given: dict[str, Any], found: dict[provide
 
 
 def instrument(
-    *, tracer_provider: Any = None, meter_provider: Any = None, logger_provider: Any = None, **settings: Any
+    *,
+    tracer_provider: TracerProvider | None = None,
+    meter_provider: MeterProvider | None = None,
+    logger_provider: LoggerProvider | None = None,
+    **settings: Unpack[Keywords],
 ) -> None:
-    """Observe every streamed answer from now on; settings are those of the README, each also `OTELSTREAM_<NAME>`.
+    """Observe every streamed answer from now on. Each setting is also `OTELSTREAM_<NAME>`.
 
     Raises:
         ConfigurationError: names the setting, the value and what is allowed.
