@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import wraps
+from html import escape
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -69,6 +70,26 @@ class Turn:
 
     def __repr__(self) -> str:
         return f"<Turn {self.id!r} streams={len(self._turn.records)}>"
+
+    def _repr_html_(self) -> str:
+        said = [("turn", self.id), ("route", self.route), ("requests not streamed", self.unstreamed or None)]
+        rows = [_html_row(name, value) for name, value in said if value is not None]
+        for index, view in enumerate(self.streams, 1):
+            said_of = (view.model, view.outcome or "open", view.trigger, f"{view.visible_chars or 0:,} characters")
+            rows.append(_html_row(f"stream {index}", ", ".join(part for part in said_of if part)))
+        rows += (
+            _html_row(f"tool {call.name}", f"{call.effect}, {call.state or 'not whole yet'}")
+            for call in self.tool_calls
+        )
+        for word, calls in self.ledger:
+            if calls:
+                rows.append(_html_row(f"ledger: {word}", ", ".join(call.name for call in calls)))
+        return f"<table>{''.join(rows)}</table>"
+
+
+def _html_row(name: str, value: object) -> str:
+    """What a model or an application named acts on nothing around it."""
+    return f"<tr><th scope=row>{escape(name)}</th><td>{escape(str(value))}</td></tr>"
 
 
 class turn:  # noqa: N801 - a context manager reads as a word

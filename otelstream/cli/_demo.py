@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from otelstream.view._turns import Row
 
 _FRAME = 0.1  # seconds between two redraws on a terminal
+_OPENING = "First an e-mail that Stop could not take back, and the same tool with hold=True."
 _LIMIT = 60.0  # seconds after which a story that has no span is drawn without
 
 
@@ -57,9 +58,9 @@ def run(args: argparse.Namespace) -> int:
     stories = [story.faster(args.speed) for story in (STORIES + MORE if args.all else STORIES)]
     replay = _start_replay(args.all, args.speed)
     try:
-        with Demo(stories, args.speed, meters, pairs=args.all) as demo:
+        with Demo(stories, args.speed, meters, opening=True, pairs=args.all) as demo:
             if not args.json:
-                print(_first_line(), flush=True)
+                print(_first_line(), _OPENING, sep="\n", flush=True)
             rows = demo.run(replay, live=not args.json)
             if args.json:
                 _print_json(rows, demo)
@@ -77,7 +78,13 @@ class Demo:
     """The stories with their spans as an exporter receives them."""
 
     def __init__(
-        self, stories: Sequence[Story], speed: float = 1.0, meters: Any = None, *, pairs: bool = False
+        self,
+        stories: Sequence[Story],
+        speed: float = 1.0,
+        meters: Any = None,
+        *,
+        opening: bool = False,
+        pairs: bool = False,
     ) -> None:
         from opentelemetry import trace
         from opentelemetry.sdk.trace import TracerProvider
@@ -88,8 +95,8 @@ class Demo:
         from otelstream.testing import ProviderSimulator
         from otelstream.view._sink import ViewExporter
 
-        self.usual = len(stories)
         self.stories = list(stories)
+        self.opening: Pair | None = None
         self.pairs: tuple[Pair, ...] = ()
         self.stage: Stage | None = None
         self._records: dict[str, list[SpanRecord]] = {}
@@ -104,10 +111,15 @@ class Demo:
         )
         self.sim = ProviderSimulator(log_limit=0).start()  # nobody reads what was on the wire
         self._client = client_of(self.sim)
-        if pairs:
+        if opening or pairs:
             from otelstream.demo._pairs import Stage
 
-            self.stage = Stage(self.sim.base_url, speed)
+            self.stage = Stage(self.sim.base_url, speed, browser=pairs)
+        if self.stage is not None and opening:
+            self.opening = self.stage.opening()
+            self.stories = [story.faster(speed) for story in self.opening.stories] + self.stories
+        self.usual = len(self.stories)
+        if self.stage is not None and pairs:
             self.pairs = self.stage.pairs()
             self.stories += [story.faster(speed) for pair in self.pairs for story in pair.stories]
 
@@ -226,7 +238,7 @@ def _conclude(rows: Sequence[Row], demo: Demo, file: PageFile | None) -> None:
     if notes:
         wrapped = [part for note in notes for part in textwrap.wrap(note, style.width)]
         print("", *wrapped, "", sep="\n")
-    print(*legend(style, lanes=bool(pairs)), sep="\n")
+    print(*legend(style, lanes=True), sep="\n")
     total = headline(line for row in rows for line in row.lines)
     print("\n" + style.paint(str(total), "bold"))
     if file is None:
@@ -234,19 +246,20 @@ def _conclude(rows: Sequence[Row], demo: Demo, file: PageFile | None) -> None:
     if file.moved:
         print(f"This directory cannot be written, so the page goes to {file.path}")
     replayed = "HTTP and native span: the same scripts replayed without otelstream."
-    text = page(rows[: demo.usual], grouped=False, notes=[_first_line(), replayed, *notes], pairs=pairs)
+    said = [_first_line(), _OPENING, replayed, *notes]
+    text = page(rows[: demo.usual], grouped=False, notes=said, pairs=pairs)
     write_page(file.path, text)
     print(f"The page: {file.path}")
 
 
 def _notes(demo: Demo) -> list[str]:
-    """What somebody else than the exporter says of the pairs, and which of them could not be played."""
+    """What somebody else than the exporter says of the mails, and which pair could not be played."""
     if demo.stage is None:
         return []
     got = demo.stage.mailbox.log
-    names = [story.name for pair in demo.pairs for story in pair.stories if demo.stage.mails(story.name)]
+    names = [story.name for story in demo.stories if demo.stage.mails(story.name)]
     told = ", ".join(f"{got[name]} of {name!r}" for name in names)
-    notes = [f"The mailbox's own log: mails received: {told}."]
+    notes = [f"The mailbox's own log: mails received: {told}."] if told else []
     if demo.stage.missing:
         notes.append(f"The pair with a browser that leaves is not played: it needs pip install {demo.stage.missing}")
     return notes
@@ -256,6 +269,8 @@ def _print_json(rows: Sequence[Row], demo: Demo) -> None:
     from otelstream.view._sentences import row_sentence
 
     titles = {id(row): title for title, held in demo.paired(rows) for row in held}
+    if demo.opening is not None:
+        titles.update((id(row), demo.opening.title) for row, _ in zip(rows, demo.opening.stories, strict=False))
     told = [
         {
             "story": row.label,

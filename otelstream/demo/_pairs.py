@@ -7,6 +7,7 @@ import contextvars
 import importlib.util
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import otelstream
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from ._hop import Hop
 
 _MAIL_SECONDS = 0.3
+_BEFORE_STOP = 0.5  # seconds from the mail to the Stop
+_HEEDED = 3  # chunks from the Stop to the close
 _GUARDED = 900  # characters until the guardrail of the demo finds something
 _LIMIT = 30.0
 
@@ -41,14 +44,15 @@ class Pair:
 class Stage:
     """What the stories need beside the provider: a mailbox and, where uvicorn is installed, a web application."""
 
-    def __init__(self, provider: str, speed: float = 1.0) -> None:
+    def __init__(self, provider: str, speed: float = 1.0, *, browser: bool = True) -> None:
         self._provider = provider
+        self._speed = speed
         self._mailing: set[str] = set()
         self.mailbox = Mailbox(_MAIL_SECONDS / speed)
         self.hop: Hop | None = None
-        self.missing = "" if importlib.util.find_spec("uvicorn") else "uvicorn"
+        self.missing = "" if not browser or importlib.util.find_spec("uvicorn") else "uvicorn"
 
-        if not self.missing:
+        if browser and not self.missing:
             from ._hop import Hop
 
             self.hop = Hop(self._answer)
@@ -62,18 +66,22 @@ class Stage:
         """Whether a story has a mail to send."""
         return story in self._mailing
 
-    def pairs(self) -> tuple[Pair, ...]:
-        """The pairs that can be played here."""
+    def opening(self) -> Pair:
+        """What Stop could not take back, and what a hold kept from happening: the first lines of every demo."""
         mail = play_of(_ASKS_TWICE, 0.5, 0.04)
+        sent, held = "mail, then Stop", "with hold=True"
+        return Pair(
+            "The e-mail and the Stop",
+            (
+                story_of(sent, mail, self._agent(sent, hold=False)),
+                story_of(held, mail, self._agent(held, hold=True)),
+            ),
+        )
+
+    def pairs(self) -> tuple[Pair, ...]:
+        """The other pairs that can be played here."""
         long = play_of("text_long", 0.5, 0.035)
         found = [
-            Pair(
-                "The e-mail and the Stop",
-                (
-                    story_of("mail, then Stop", mail, self._agent("mail, then Stop", hold=False)),
-                    story_of("the same, held", mail, self._agent("the same, held", hold=True)),
-                ),
-            ),
             Pair(
                 "The browser leaves",
                 (
@@ -127,21 +135,27 @@ class Stage:
                 send_email(**block.input)
 
         def act(client: Any, request: dict[str, Any]) -> None:
-            fragments = 0
+            sent: list[float] = []  # when the mail was gone; of one that is held, when it would have been
             with (
                 otelstream.turn(),
                 ThreadPoolExecutor(1) as pool,
                 client.messages.stream(**request) as stream,
             ):
-                runs = False
+                served, stopped = False, 0
                 for event in stream:
-                    if event.type == "content_block_stop" and event.content_block.type == "tool_use":
-                        pool.submit(contextvars.copy_context().run, serve, event.content_block)
-                        runs = True
-                    fragments += runs and event.type == "input_json"
-                    if fragments == 18:
+                    whole = event.type == "content_block_stop" and event.content_block.type == "tool_use"
+                    if whole and not served:
+                        served = True
+                        call = pool.submit(contextvars.copy_context().run, serve, event.content_block)
+                        if hold:
+                            sent.append(perf_counter() + _MAIL_SECONDS / self._speed)
+                        else:
+                            call.add_done_callback(lambda _: sent.append(perf_counter()))
+                    stopped += bool(stopped)
+                    if sent and not stopped and perf_counter() >= sent[0] + _BEFORE_STOP / self._speed:
                         otelstream.record_stop()
-                    if fragments == 21:
+                        stopped = 1
+                    if stopped > _HEEDED:
                         return
 
         return act

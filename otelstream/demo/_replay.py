@@ -14,6 +14,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from otelstream import _semconv as names
 from otelstream.testing import ProviderSimulator
 
+from ._pairs import Stage
 from ._play import STORY_HEADER, client_of, play, trace_of
 from ._stories import MORE, STORIES
 
@@ -24,10 +25,13 @@ def main(everything: bool, speed: float) -> None:
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     trace.set_tracer_provider(provider)
-    stories = [story.faster(speed) for story in (STORIES + MORE if everything else STORIES)]
     with ProviderSimulator() as sim, client_of(sim) as client:
+        stage = Stage(sim.base_url, speed, browser=False)
+        told = (*stage.opening().stories, *STORIES, *(MORE if everything else ()))
+        stories = [story.faster(speed) for story in told]
         for thread in play(stories, sim, client):
             thread.join()
+        stage.close()
         statuses: dict[str, list[int]] = {story.name: [] for story in stories}
         for exchange in sim.log:
             if exchange.status is not None:

@@ -266,6 +266,14 @@ def _ledger(stop: Stop) -> str:
     return f'<ul class="ledger">{"".join(items)}</ul>' if items else ""
 
 
+def strip(row: Row, axis: Axis) -> str:
+    """Draw a row as one thin line, for a lane whose sentence says the rest."""
+    return (
+        f'<svg class="strip" viewBox="0 0 1000 8" preserveAspectRatio="none" aria-hidden="true">'
+        f'<path d="{_moves(row, 4, axis)}"/></svg>'
+    )
+
+
 def compact(rows: Sequence[Row], axis: Axis) -> str:
     """Draw thin rows, one a stream, a hundred to an image that is not laid out until it is seen."""
     images = []
@@ -274,7 +282,8 @@ def compact(rows: Sequence[Row], axis: Axis) -> str:
         height = len(block) * _ROW
         drawn = "".join(_thin(row, index * _ROW + 4, axis) for index, row in enumerate(block))
         images.append(
-            f'<svg class="rows" viewBox="0 0 1000 {height}" preserveAspectRatio="none" '
+            f'<svg class="rows" role="img" aria-label="{len(block)} streams, a row each" '
+            f'viewBox="0 0 1000 {height}" preserveAspectRatio="none" '
             f'style="height:{height}px;contain-intrinsic-size:auto {height}px">{drawn}</svg>'
         )
     return "".join(images)
@@ -335,6 +344,10 @@ def _end(lane: Lane, axis: Axis) -> str:
 
 
 def _thin(row: Row, y: int, axis: Axis) -> str:
+    return f'<path d="{_moves(row, y, axis)}"><title>{escape(row_sentence(row))}</title></path>'
+
+
+def _moves(row: Row, y: int, axis: Axis) -> str:
     moves = "".join(
         f"M{left:.0f} {y}h{max(2.0, right - left):.0f}"
         for left, right in _joined(
@@ -343,8 +356,7 @@ def _thin(row: Row, y: int, axis: Axis) -> str:
     )
     end = axis.at(row.length) * 10
     # A stream that never had a chunk still has a length.
-    moves = moves or f"M{max(0.0, end - 2):.0f} {y}h2"
-    return f'<path d="{moves}"><title>{escape(row_sentence(row))}</title></path>'
+    return moves or f"M{max(0.0, end - 2):.0f} {y}h2"
 
 
 def _joined(pieces: Iterable[tuple[float, float]]) -> Iterator[tuple[float, float]]:

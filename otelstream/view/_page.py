@@ -17,15 +17,17 @@ from typing import Final
 from otelstream import _semconv as names
 
 from ._alerts import alerts
-from ._chart import DEFINITIONS, Axis, chart, compact, legend, spread
+from ._chart import DEFINITIONS, Axis, chart, compact, legend, spread, strip
+from ._filter import Filter
 from ._record import SpanRecord, Value, plain
 from ._sentences import Headline, headline, row_sentence, seconds
 from ._timeline import Timeline
 from ._turns import Row
 
-# Lanes drawn in full; the rest are thin rows inside groups that open.
-FULL_LANES: Final = 200
-_AT_LEAST: Final = 5  # of each section
+# Lanes drawn in full. The next ones are brief, folded until asked for; the rest are thin rows in the same groups.
+FULL_LANES: Final = 30
+BRIEF_LANES: Final = 170
+_AT_LEAST: Final = 3  # in full, of each section
 # What a section holds -> its grade, title, and the words of its rest.
 _SECTIONS: Final = {
     "after": ("bad", "Failed after saying 200", "failed after saying 200"),
@@ -73,7 +75,8 @@ def page(
     axis = Axis.of(drawn)
     total = counted or headline(lines)
     tally = outcomes or Counter(line.outcome for line in lines)
-    body = _grouped(drawn, axis) if grouped else _lanes(drawn, axis)
+    shown = Filter(drawn if grouped else (), _OUTCOME_WORDS)
+    body = _grouped(drawn, axis, shown) if grouped else _lanes(drawn, axis)
     left_out = total.streams - sum(line.outcome != "open" for line in lines)
     return "".join(
         [
@@ -81,14 +84,16 @@ def page(
             f'<meta http-equiv="Content-Security-Policy" content="{_SECURITY}">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<title>{escape(str(total))} otelstream</title>",
-            f"<style>{_stylesheet()}</style></head><body>{DEFINITIONS}<header>",
+            f"<style>{_stylesheet()}</style></head><body>",
+            f'<a class="skip" href="#streams">To the streams</a>{DEFINITIONS}<header>',
             f'<p><span class="brand">otelstream</span> {_TAGLINE}</p>',
             f"<h1>{_emphasised(total)}</h1>",
             _tally(tally),
             *(f"<p>{escape(note)}</p>" for note in notes),
             f"<p>{left_out:,} earlier streams are counted but no longer held.</p>" if left_out > 0 else "",
             legend([*drawn, *compared]),
-            "</header><main>",
+            shown.boxes(),
+            '</header><main id="streams">',
             axis.header(),
             *body,
             *_pairs(pairs, Axis.of(compared)),
@@ -126,12 +131,13 @@ def _tally(outcomes: Counter[str]) -> str:
     return f'<ul class="counts">{"".join(items)}</ul>'
 
 
-def _grouped(rows: Sequence[Row], axis: Axis) -> Iterator[str]:
+def _grouped(rows: Sequence[Row], axis: Axis, shown: Filter) -> Iterator[str]:
     sections: dict[str, list[Row]] = {name: [] for name in _SECTIONS}
     for row in sorted(rows, key=lambda row: -_line(row).record.started):
         line = _line(row)
         sections["after" if line.grade == "bad" and line.said_200 else line.grade].append(row)
     room = FULL_LANES - sum(min(_AT_LEAST, len(held)) for held in sections.values())
+    brief = BRIEF_LANES
     for name, (grade, title, words) in _SECTIONS.items():
         held = sections[name]
         if not held:
@@ -139,9 +145,11 @@ def _grouped(rows: Sequence[Row], axis: Axis) -> Iterator[str]:
         full = min(len(held), _AT_LEAST + max(0, room))
         room -= max(0, full - _AT_LEAST)
         yield f"<h2>{title} ({len(held):,})</h2>"
-        yield from _lanes(held[:full], axis)
-        if held[full:]:
-            yield _more(held[full:], grade, words, axis)
+        yield from _lanes(held[:full], axis, shown)
+        rest = held[full:]
+        if rest:
+            yield _more(rest, rest[:brief], grade, words, axis, shown)
+            brief -= len(rest[:brief])
 
 
 def _pairs(pairs: Sequence[tuple[str, Sequence[Row]]], axis: Axis) -> Iterator[str]:
@@ -155,15 +163,43 @@ def _pairs(pairs: Sequence[tuple[str, Sequence[Row]]], axis: Axis) -> Iterator[s
         yield f'<h2>{escape(title)}</h2><section class="pair" style="{style}">{"".join(halves)}</section>'
 
 
-def _more(rows: Sequence[Row], grade: str, words: str, axis: Axis) -> str:
+def _more(rows: Sequence[Row], brief: Sequence[Row], grade: str, words: str, axis: Axis, shown: Filter) -> str:
+    """The rest of a section, folded: lanes in brief, and thin rows for all that is beyond those."""
     middle = sorted(row.length for row in rows)[len(rows) // 2]
     return _lane(
         grade,
         f"<b>{len(rows):,} more</b><small>{words}</small>",
         spread(rows, axis),
         f"<span>When they ended; open for one row each.</span><small>half of them within {seconds(middle)}</small>",
-        f'<div class="row thin"><div>{compact(rows, axis)}</div></div>',
+        "".join(_brief(row, axis, shown) for row in brief)
+        + (f'<div class="row thin"><div>{compact(thin, axis)}</div></div>' if (thin := rows[len(brief) :]) else ""),
     )
+
+
+def _brief(row: Row, axis: Axis, shown: Filter) -> str:
+    """One lane in as few elements as it can be; what its span carries is there as plain lines."""
+    line = _line(row)
+    spans = [each.record for each in row.lines] + list(row.turn.tools if row.turn is not None else ())
+    return _lane(
+        f"{line.grade} brief {shown.classes(row)}",
+        f"<b>{_text(row.label)}</b>",
+        strip(row, axis),
+        f"<span>{escape(row_sentence(row))}</span>",
+        f"<pre>{_text(chr(10).join(_listed(record) for record in spans), lines=True)}</pre>",
+        codes(line),
+    )
+
+
+def _listed(record: SpanRecord) -> str:
+    """A span as lines: its name, its attributes, its events."""
+    lines = [f"Span {plain(record.name)}, status {record.status}"]
+    lines += [f"  {plain(name)} = {_said(value)}" for name, value in sorted(record.attributes.items())]
+    for event in record.events:
+        more = [
+            f"{plain(key)} = {_said(value)}" for key, value in sorted(event.attributes.items()) if key != names.ELAPSED
+        ]
+        lines.append(f"  {event.elapsed:.3f} s  {plain(event.name)}  {', '.join(more)}".rstrip())
+    return "\n".join(lines)
 
 
 def _lane(grade: str, name: str, drawn: str, said: str, inside: str, hover: str = "") -> str:
@@ -174,11 +210,11 @@ def _lane(grade: str, name: str, drawn: str, said: str, inside: str, hover: str 
     )
 
 
-def _lanes(rows: Sequence[Row], axis: Axis) -> Iterator[str]:
+def _lanes(rows: Sequence[Row], axis: Axis, shown: Filter | None = None) -> Iterator[str]:
     for row in rows:
         line = _line(row)
         yield _lane(
-            line.grade,
+            f"{line.grade} {shown.classes(row)}" if shown is not None else line.grade,
             f"<b>{_text(row.label)}</b><small>{_beside(row, line)}</small>",
             chart(row, axis),
             f"<span>{escape(row_sentence(row))}</span><small>{_times(row)}</small>",
@@ -269,18 +305,22 @@ def _code(name: str) -> str:
 
 
 def _value(value: Value) -> str:
+    return _text(_said(value))
+
+
+def _said(value: Value) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, tuple):
-        return ", ".join(_value(item) for item in value)
-    return _text(str(value))
+        return ", ".join(_said(item) for item in value)
+    return plain(str(value))
 
 
-def _text(value: str) -> str:
-    """Other people's text, which acts on nothing around it."""
-    said = escape(plain(value))
+def _text(value: str, *, lines: bool = False) -> str:
+    """Other people's text, which acts on nothing around it; with *lines* it was made plain line by line."""
+    said = escape(value if lines else plain(value))
     return said if said.isascii() else f"<bdi>{said}</bdi>"
 
 

@@ -405,3 +405,27 @@ def test_a_stream_is_observed_whatever_becomes_of_a_sweep(bench: Bench, monkeypa
     monkeypatch.setattr(registry, "_candidates", breaks)
     completes(opened())
     assert len(bench.ended) == 1
+
+
+# --- in a notebook ---------------------------------------------------------------------------------------------
+
+
+def test_a_turn_shows_itself_in_a_notebook(bench: Bench) -> None:
+    """Its streams, tool calls and ledger as a table; names are escaped, and no word of an input is there."""
+    send = otelstream.tool(effect="write", name="send<b>")(lambda body: None)
+
+    with otelstream.turn("chat<7>", route="chat") as turn:
+        stream = opened()
+        call = asks(stream, "send<b>", body="six o'clock at the harbour")
+        with otelstream.tool_call(call.id):
+            send(body="six o'clock at the harbour")
+        otelstream.record_stop()
+        closes(stream)
+    shown = turn._repr_html_()
+
+    assert "<th scope=row>turn</th><td>chat&lt;7&gt;</td>" in shown
+    assert "<th scope=row>stream 1</th><td>m, cancelled, user_stop, 0 characters</td>" in shown
+    assert "<th scope=row>tool send&lt;b&gt;</th><td>write, committed</td>" in shown
+    assert "<th scope=row>ledger: committed</th><td>send&lt;b&gt;</td>" in shown
+    assert "harbour" not in shown
+    assert shown.count("<tr>") == shown.count("</tr>") == 5

@@ -55,9 +55,11 @@ def piped(folder: Path) -> list[str]:
 def _rows(lines: list[str]) -> list[tuple[str, str, str, str]]:
     """Name, HTTP, native and sentence of every row."""
     found = []
-    for line, after in itertools.pairwise(lines):
+    for index, line in enumerate(lines):
         if match := re.match(r"(\S.{17}) (\S+) +(OK|ERROR|unset|none) ", line):
-            found.append((match[1].strip(), match[2], match[3], after.strip()))
+            # The lanes of its tool calls stand between.
+            said = next(after for after in lines[index + 1 :] if re.match(r"  [A-Z]", after))
+            found.append((match[1].strip(), match[2], match[3], said.strip()))
     return found
 
 
@@ -71,6 +73,8 @@ def test_the_stories_in_their_order(piped: list[str]) -> None:
     rows = _rows(piped)
 
     assert [(name, " ".join(said.split()[:2])) for name, _, _, said in rows] == [
+        ("mail, then Stop", "Stopped after"),
+        ("with hold=True", "Stopped after"),
         ("clean answer", "Complete: 1,221"),
         ("thinking, text", "Complete: 1,021"),
         ("tool use", "Complete: 375"),
@@ -92,6 +96,19 @@ def test_the_stories_in_their_order(piped: list[str]) -> None:
     ]
 
 
+def test_it_opens_with_stop(piped: list[str]) -> None:
+    """The mail that Stop could not take back, and the same tool held, are told before anything else is."""
+    lines = list(itertools.takewhile(lambda line: not line.startswith("clean answer"), piped))
+    first = " ".join(" ".join(lines).split())
+
+    assert "send_email had been committed 0." in first
+    assert "committed before Stop send_email (0." in first
+    assert "send_email was withheld" in first
+    assert first.index("had been committed") < first.index("was withheld")
+    assert len(lines) < 16
+    assert "1 of 'mail, then Stop', 0 of 'with hold=True'." in " ".join(" ".join(piped).split())
+
+
 def test_http_is_measured(piped: list[str]) -> None:
     """What was on the wire without otelstream: one 200 after a 529, none where no answer came, else 200."""
     http = {name: said for name, said, _, _ in _rows(piped)}
@@ -102,8 +119,8 @@ def test_http_is_measured(piped: list[str]) -> None:
 
 
 def test_the_headline_is_computed(piped: list[str]) -> None:
-    """Said 200: seventeen. Failed after it: error, cut, short body twice, malformed tool input, refusal."""
-    assert "17 said 200, 6 of those failed after it." in piped
+    """Said 200: nineteen. Failed after it: error, cut, short body twice, malformed tool input, refusal."""
+    assert "19 said 200, 6 of those failed after it." in piped
 
 
 def test_a_pipe_gets_the_final_table_only(piped: list[str]) -> None:
@@ -120,7 +137,7 @@ def test_the_page_has_all_stories(piped: list[str], folder: Path) -> None:
     stories = [name.replace("'", "&#x27;") for name, *_ in _rows(piped)]
     places = [page.index(f"<b>{name}</b>") for name in stories]
     assert places == sorted(places)
-    assert "<b>17</b> said 200, <b>6</b> of those failed after it." in page
+    assert "<b>19</b> said 200, <b>6</b> of those failed after it." in page
 
 
 def test_an_altered_script_changes_the_picture(tmp_path: Path) -> None:
@@ -169,7 +186,7 @@ def told(folder: Path) -> dict[str, dict[str, Any]]:
 
 def test_the_pairs_tell_what_made_the_difference(told: dict[str, dict[str, Any]]) -> None:
     """The same answer twice: what the exporter received agrees with the mailbox, which is somebody else."""
-    sent, held, later = (told[name] for name in ("mail, then Stop", "the same, held", "Stop, next stream"))
+    sent, held, later = (told[name] for name in ("mail, then Stop", "with hold=True", "Stop, next stream"))
 
     assert "send_email had been committed" in sent["sentence"]
     assert "send_email was withheld" in held["sentence"]
@@ -178,6 +195,7 @@ def test_the_pairs_tell_what_made_the_difference(told: dict[str, dict[str, Any]]
     assert [row["span"]["attributes"][names.SIDE_EFFECTS_COMMITTED] for row in (sent, held, later)] == [1, 0, 1]
     assert told["guardrail at 900"]["sentence"].startswith("Withdrawn after 90")
     assert "(guardrail)" in told["guardrail at 900"]["sentence"]
+    assert [row["pair"] for row in (sent, held)] == ["The e-mail and the Stop"] * 2
     assert told["clean answer"]["pair"] is None
 
 
@@ -210,7 +228,7 @@ def test_without_uvicorn_one_line_says_which_pair_is_missing(tmp_path: Path) -> 
     from otelstream.cli import _demo
     found = importlib.util.find_spec
     importlib.util.find_spec = lambda name, *more: None if name == "uvicorn" else found(name, *more)
-    demo = _demo.Demo([], pairs=True)
+    demo = _demo.Demo([], opening=True, pairs=True)
     print(*_demo._notes(demo), *[pair.title for pair in demo.pairs], sep="\\n")
     """
     done = _run("-c", textwrap.dedent(program), folder=tmp_path)
@@ -220,7 +238,8 @@ def test_without_uvicorn_one_line_says_which_pair_is_missing(tmp_path: Path) -> 
     assert [line for line in lines if "uvicorn" in line] == [
         "The pair with a browser that leaves is not played: it needs pip install uvicorn"
     ]
-    assert lines[-2:] == ["The e-mail and the Stop", "What was out already"]
+    assert lines[-1] == "What was out already"
+    assert not any("browser leaves" in line for line in lines[1:-1])
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from otelstream.view._timeline import Timeline
 from otelstream.view._turns import Row
 
 MakeLine = Callable[..., Timeline]
-VOID = {"meta", "br", "line", "rect", "use", "circle", "path", "wbr"}
+VOID = {"input", "meta", "br", "line", "rect", "use", "circle", "path", "wbr"}
 OPTIONAL = {"tr", "td", "th", "p", "li"}  # HTML lets their end tags be left out
 
 
@@ -175,20 +175,22 @@ def _session(make_line: MakeLine, count: int) -> list[Row]:
     return [Row("chat m", dice.choice(lines) if dice.random() < 0.1 else dice.choice(good)) for _ in range(count)]
 
 
-def test_two_hundred_streams_are_all_drawn_in_full(make_line: MakeLine) -> None:
-    """A session of 200 has a lane each, the bad ones first."""
+def test_two_hundred_streams_fold(make_line: MakeLine) -> None:
+    """A session of 200 has a lane each, the bad ones first; most are folded and brief, so that the page stays light."""
     rows = _session(make_line, 200)
 
     text = _page.page(rows)
     page = Structure(text)
 
-    assert page.classes["chart"] == 200
+    assert page.classes["chart"] == _page.FULL_LANES
+    assert page.classes["brief"] == 200 - _page.FULL_LANES
+    assert sum(page.tags.values()) < 15_000
     order = [text.index(f"<h2>{title}") for title in ("Failed after", "Failed before", "Stopped", "Complete")]
     assert order == sorted(order)
 
 
 def test_ten_thousand_streams_stay_under_five_megabytes(make_line: MakeLine) -> None:
-    """Beyond the full lanes every stream still has its thin row; the page stays small and quick to make."""
+    """Beyond full and brief lanes every stream still has its thin row; the page stays small and quick to make."""
     rows = _session(make_line, 10_000)
 
     began = time.perf_counter()
@@ -200,7 +202,37 @@ def test_ten_thousand_streams_stay_under_five_megabytes(make_line: MakeLine) -> 
     assert page.classes["chart"] == _page.FULL_LANES
     thin = text[text.index("</header>") :].count("<path d=")
     assert thin == 10_000 - _page.FULL_LANES
+    assert page.classes["brief"] == _page.BRIEF_LANES
     assert took < 20
+
+
+def test_a_brief_lane_opens_to_its_whole_span(make_line: MakeLine) -> None:
+    """What a full lane shows as tables a brief one has as lines: every attribute and every event."""
+    rows = [Row("m", make_line(stalls=[(3.0, 2.0, "provider")])) for _ in range(_page.FULL_LANES + 1)]
+
+    text = _page.page(rows)
+    (said,) = re.findall(r"<pre>(.*?)</pre>", text, re.DOTALL)
+
+    line = rows[0].line
+    assert line is not None
+    for name in (*line.record.attributes, *(event.name for event in line.record.events)):
+        assert name in said
+
+
+def test_a_choice_of_outcomes_and_models(make_line: MakeLine) -> None:
+    """A labelled box for every outcome and model there is, by which lanes are hidden without a script."""
+    lines = [make_line(model=model, outcome=outcome) for model in "ab" for outcome in ("completed", "failed")]
+
+    text = _page.page([Row("x", line) for line in lines])
+
+    boxes = re.findall(
+        r'<label><input type="checkbox" id="show-(\S+)" checked> <bdi>(.*?)</bdi> \((\d+)\)</label>', text
+    )
+    assert [(word, count) for _, word, count in boxes] == [("complete", "2"), ("failed", "2"), ("a", "2"), ("b", "2")]
+    for name, _, _ in boxes:
+        assert f"body:has(#show-{name}:not(:checked)) main .{name}{{display:none}}" in text
+        assert len(re.findall(rf'<details class="lane [^"]*\b{name}\b', text)) == 2
+    assert "<form" not in _page.page([Row("x", lines[0])])
 
 
 def test_outliers_do_not_press_the_others_flat(make_line: MakeLine) -> None:
@@ -208,7 +240,7 @@ def test_outliers_do_not_press_the_others_flat(make_line: MakeLine) -> None:
     rows = [Row("short", make_line(length=3.0)) for _ in range(99)]
     rows.append(Row("long", make_line(length=600.0)))
 
-    text = _page.page(rows)
+    text = _page.page(rows, grouped=False)
 
     assert 'href="#beyond"' in text
     assert not re.search(r">\d\d+ s</span>", text)
