@@ -42,6 +42,7 @@ generate: $(VENV)/ready ## make the rules, dashboards, runbook and tables of the
 	$(VENV)/bin/otelstream slo runbook -o dashboards
 	cd tests && ../$(RUN) -m slo.scenarios
 	$(RUN) docs/generate.py
+	$(RUN) docs/versions.py
 
 previews: $(VENV)/ready ## draw the dashboards from their JSON and a real Prometheus (development only)
 	cd tests && ../$(RUN) -m slo.previews
@@ -72,6 +73,35 @@ recipes: .venv-recipes/ready ## run the recipes of the documentation in every fr
 
 frameworks: .venv-frameworks/ready ## run agent frameworks against the local provider, and write their table (ten minutes)
 	cd tests && PYTHONPATH=. ../.venv-frameworks/bin/python -m frameworks.run --docs
+
+.venv-dist/ready: tests/package/requirements.txt
+	$(PYTHON) -m venv .venv-dist
+	.venv-dist/bin/python -m pip install --quiet -r tests/package/requirements.txt
+	@touch $@
+
+dist: .venv-dist/ready ## build sdist and wheel, check what is in them, use the wheel on every Python that is here
+	rm -rf dist build/wheel-*
+	.venv-dist/bin/python -m build --outdir dist
+	.venv-dist/bin/twine check --strict dist/*
+	.venv-dist/bin/python tests/package/distribution.py
+	.venv-dist/bin/python tests/package/distribution.py --pythons 3.10 3.11 3.12 3.13 3.14
+
+lowest: .venv-dist/ready ## the lowest versions of all direct dependencies: resolved, installed, a stream observed (LOWEST_PYTHON=3.10)
+	mkdir -p build && rm -rf build/lowest-venv
+	.venv-dist/bin/uv venv --quiet --python $(or $(LOWEST_PYTHON),3.10) build/lowest-venv
+	.venv-dist/bin/uv pip compile pyproject.toml --extra testing --extra otlp --resolution lowest-direct --quiet \
+		--python build/lowest-venv/bin/python --no-emit-index-url --no-header -o build/lowest.txt
+	.venv-dist/bin/uv pip install --quiet --python build/lowest-venv/bin/python -r build/lowest.txt -e . pytest
+	build/lowest-venv/bin/python tests/package/distribution.py --smoke
+
+notes: ## print the release notes: what the changelog says of VERSION (default: Unreleased)
+	@$(PYTHON) tests/package/notes.py $(VERSION)
+
+sbom: .venv-dist/ready ## write what the wheel brings along as a CycloneDX SBOM (after `make dist`)
+	.venv-dist/bin/cyclonedx-py environment build/wheel-3.11/bin/python --output-reproducible -o dist/sbom.cdx.json
+
+audit: .venv-dist/ready ## look every pinned version up in the advisories (needs an index that has them)
+	.venv-dist/bin/pip-audit --strict --no-deps --disable-pip -r tests/constraints.txt
 
 collector: ## build the Collector (needs Go; 8 minutes the first time)
 	collector/build.sh
@@ -153,4 +183,4 @@ fmt: $(VENV)/ready ## format and fix what can be fixed
 clean: ## remove what the other targets made
 	rm -rf .venv .venv-* .tools build dist mutants otelstream.html
 
-.PHONY: help docs recipes frameworks demo demo-all generate previews e2e collector e2e-collector e2e-engine bench matrix table foreign companions fuzz soak mutate test pins lint types fmt clean
+.PHONY: help dist lowest notes sbom audit docs recipes frameworks demo demo-all generate previews e2e collector e2e-collector e2e-engine bench matrix table foreign companions fuzz soak mutate test pins lint types fmt clean
