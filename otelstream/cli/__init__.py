@@ -47,7 +47,7 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand; return 0, 1 (the check found something) or 2 (bad input)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    parser = _Parser(prog="otelstream", description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = _Parser(prog="otelstream", description="Tell the truth about streamed LLM answers, in OpenTelemetry.")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, (module_name, summary) in COMMANDS.items():
         subparser = subparsers.add_parser(name, help=summary, description=summary)

@@ -122,6 +122,8 @@ def _metrics(runtime: Runtime | None) -> dict[str, Any]:
     kind = type(provider).__name__
     if consumer is None:
         known = "Proxy" in kind or "NoOp" in kind
+        if known:  # of an instrument that waits for a provider the global one's name says more
+            kind = type(metrics.get_meter_provider()).__name__
         return {"provider": kind, "set": False if known else None}
     storages = consumer._reader_storages
     return {

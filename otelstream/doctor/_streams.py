@@ -13,7 +13,7 @@ Stream = Mapping[str, Any]
 Judged = tuple[Point, list[Finding]]
 
 _GOOD_CLOSE = ("closed", "not_needed")
-_RECIPE = "the recipe in docs/testing.md shows it"
+_TEST = "a test with otelstream.testing"  # a name that whoever has only the wheel can look up
 
 
 def audit(streams: Sequence[Stream]) -> tuple[list[Point], list[Finding]]:
@@ -26,6 +26,11 @@ def audit(streams: Sequence[Stream]) -> tuple[list[Point], list[Finding]]:
     return points, findings
 
 
+def _all(count: int, noun: str, one: str = "", many: str = "") -> str:
+    """All of so many, also of one: `the one call`, `all 3 calls`."""
+    return f"the one {noun} {one}".rstrip() if count == 1 else f"all {count} {noun}s {many}".rstrip()
+
+
 def first_token(streams: Sequence[Stream]) -> Judged:
     """Every stream with visible output has a time to first token."""
     name = "first token measured"
@@ -34,7 +39,7 @@ def first_token(streams: Sequence[Stream]) -> Judged:
         return Point(name, "unseen", "no stream had visible output"), []
     missing = [stream for stream in shown if stream["time_to_first_token"] is None]
     if not missing:
-        return Point(name, "yes", f"of all {len(shown)} streams with visible output"), []
+        return Point(name, "yes", f"of {_all(len(shown), 'stream')} with visible output"), []
     what = f"{len(missing)} of {len(shown)} streams with visible output have no time to first token"
     return Point(name, "no", what), [Finding("first-token", what, "report this: otelstream should have stamped it")]
 
@@ -69,7 +74,7 @@ def tools_after_block(streams: Sequence[Stream]) -> Judged:
     if unknown:
         says = f"when these ran, if they did: {_counted(unknown)}; @otelstream.tool or otelstream.tool_call() tells"
         return Point(name, "unseen", says), []
-    return Point(name, "yes", f"all {len(calls)} calls"), []
+    return Point(name, "yes", _all(len(calls), "call")), []
 
 
 def cancel_path(streams: Sequence[Stream]) -> Judged:
@@ -82,8 +87,8 @@ def cancel_path(streams: Sequence[Stream]) -> Judged:
         remedy = "close the stream where it is read: `with` around it, and let the task's cancel reach it"
         return Point(name, "no", what), [Finding("cancel-path", what, remedy)]
     if stopped:
-        return Point(name, "yes", f"all {len(stopped)} stopped streams were closed at once"), []
-    return Point(name, "unseen", f"no stream was stopped; press Stop once while this runs, or {_RECIPE}"), []
+        return Point(name, "yes", f"{_all(len(stopped), 'stopped stream', 'was', 'were')} closed at once"), []
+    return Point(name, "unseen", f"no stream was stopped; press Stop once while this runs, or in {_TEST}"), []
 
 
 def marked_partial(streams: Sequence[Stream]) -> Judged:
@@ -91,13 +96,15 @@ def marked_partial(streams: Sequence[Stream]) -> Judged:
     name = "interrupted output marked partial"
     cut = [stream for stream in streams if stream["partial"] and stream["visible_chars"]]
     if not cut:
-        return Point(name, "unseen", f"no answer was interrupted after its first token; {_RECIPE}"), []
+        return Point(
+            name, "unseen", f"no answer was interrupted after its first token; interrupt one, or let {_TEST} do it"
+        ), []
     asked = [stream for stream in cut if stream["asked"]]
     if len(asked) == len(cut):
-        return Point(name, "yes", f"the program asked of all {len(cut)} interrupted answers how they ended"), []
+        return Point(name, "yes", f"the program asked how {_all(len(cut), 'interrupted answer')} ended"), []
     says = (
         f"how {len(cut) - len(asked)} of {len(cut)} interrupted answers were stored: nothing read view.partial or "
-        f"view.outcome; {_RECIPE}"
+        f"view.outcome; {_TEST} can look"
     )
     return Point(name, "unseen", says), []
 
@@ -128,7 +135,7 @@ def side_effects(streams: Sequence[Stream]) -> Judged:
     if writes and not any(call["state"] == "compensated" for call in writes):
         says = "declared; whether writes can be undone: no answer with a committed write was cut or stopped"
         return Point(name, "unseen", says), []
-    return Point(name, "yes", f"all {len(calls)} calls"), []
+    return Point(name, "yes", _all(len(calls), "call")), []
 
 
 def _calls(streams: Iterable[Stream]) -> list[Mapping[str, Any]]:

@@ -57,11 +57,12 @@ class Desk:
         when: str | Callable[[Request], bool] | None = None,
         times: int | None = 1,
     ) -> None:
-        """Queue what the next requests get: *times* of them (None: all), only those that *when* takes.
+        """Queue what the next requests get: *times* of them, only those that *when* takes.
 
-        *when* is a model name or a predicate of the `Request`. Counted entries are served in their order,
-        before those without end, of which the newest counts. With nothing queued the script `text_short` is
-        played. Raises ScriptError for an unknown name or a fault that the script has no place for.
+        *when* is a model name or a predicate of the `Request`. Counted entries are served in their order. With
+        times=None nothing is queued: it is what all requests get that no entry takes, in place of an earlier such.
+        Without either the script `text_short` is played. Raises ScriptError for an unknown name or a fault that the
+        script has no place for.
         """
         if times is not None and times < 1:
             raise ScriptError(f"times={times}: at least 1, or None for ever")
