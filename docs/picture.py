@@ -12,7 +12,7 @@ from pathlib import Path
 
 PICTURE = Path(__file__).parent / "demo.png"
 WIDTH = 1080
-MOST_BYTES = 300_000
+MOST_BYTES = 400_000
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
