@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "otelstream"
 FLOORS = (
     ("__main__",),
     ("cli",),
-    ("demo", "doctor"),
+    ("demo", "doctor", "probe"),
     ("testing",),
     ("slo", "grafana", "collector"),
     ("asgi", "wsgi", "aiohttp", "typing", ""),

@@ -19,6 +19,7 @@ COMMANDS = {
     "doctor": ("_doctor", "say why telemetry is missing or wrong"),
     "slo": ("_slo", "make rules, dashboards and a runbook from the objectives file"),
     "collector": ("_collector", "write Collector configurations"),
+    "probe": ("_probe", "say what a gateway does to a stream"),
     "simulator": ("_simulator", "serve the provider simulator for manual work"),
 }
 

@@ -347,6 +347,7 @@ class Connection(asyncio.Protocol):
 
     async def _finish(self, plan: Plan, packer: Any = None) -> None:
         """End the connection as planned; a whole body has been ended with its last write."""
+        await _sleep(plan.end_pause)
         if plan.ending == "hang":
             assert self.exchange is not None
             await self._pause(self.exchange, plan, packer, None, plan.ping_every)

@@ -37,6 +37,7 @@ class Plan:
     headers_pause: float = 0.0
     before_headers: bool = False
     ending: Ending = "end"
+    end_pause: float = 0.0  # seconds between the last step and a cut: without them the last bytes may go with it
     ping_every: float | None = None
     split: int | None = None
     split_gap: float = 0.0

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run: every check down both roads, in turns, the long ones beside the others."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable
+
+from otelstream.probe._bench import DIRECT, GATEWAY, Bench, ProbeError, Seen
+from otelstream.probe._checks import Check, checks, text
+from otelstream.probe._client import Answer
+from otelstream.probe._remedies import remedy
+from otelstream.probe._report import Report, Result
+
+Roads = dict[str, list[Seen]]
+
+
+def run(bench: Bench, wait: float = 300.0, progress: Callable[[str], None] = lambda _: None) -> Report:
+    """Wait for the gateway to ask our upstream, measure, and judge; the bench is to be started."""
+    settings = bench.settings
+    hello = bench.reach(wait)
+    server = server_of(hello.answer)
+    report = Report(bench.gateway.url, server, settings.route, repeats=settings.repeats)
+    for road in (DIRECT, GATEWAY):
+        bench.ask(road, text(3))  # the warm-up: pools are filled, code is compiled
+    planned = checks(settings)
+    measured: dict[int, Roads] = {}
+    troubles: list[Exception] = []
+
+    def beside(number: int, check: Check, road: str) -> None:
+        try:
+            measured[number][road] += check.ask(bench, road)
+        except Exception as error:
+            troubles.append(error)
+
+    threads = []
+    for number, check in enumerate(planned):
+        measured[number] = {DIRECT: [], GATEWAY: []}
+        if check.beside:
+            for road in (DIRECT, GATEWAY):
+                name = f"otelstream-probe-{road}"
+                threads.append(threading.Thread(target=beside, args=(number, check, road), name=name, daemon=True))
+                threads[-1].start()
+    # Which road goes first must not decide anything: the machine is warmer for the second.
+    order = random.Random(0)
+    for number, check in enumerate(planned):
+        if check.beside:
+            continue
+        progress(next(iter(check.judges)))
+        for _ in range(1 if check.once else settings.repeats):
+            for road in order.sample((DIRECT, GATEWAY), 2):
+                measured[number][road] += check.ask(bench, road)
+    for thread in threads:
+        progress("what takes long")
+        thread.join()
+    if troubles:
+        raise ProbeError(f"a check failed by itself: {troubles[0]!r}; this is an error of otelstream")
+    for number, check in enumerate(planned):
+        roads = measured[number]
+        for code, judge in check.judges.items():
+            found = judge(roads[DIRECT], roads[GATEWAY])
+            advice = "" if found.verdict in {"kept", "unseen", "inconclusive"} else remedy(code, server)
+            report.results.append(Result(code, found.verdict, found.measured, advice))
+    return report
+
+
+def server_of(answer: Answer) -> str:
+    """How the gateway names itself: its own `server`, else `via`, else a header that only it has."""
+    named = answer.header("server")
+    if named and named not in {"otelstream", "uvicorn"}:
+        return named
+    if any(key.startswith("x-litellm") for key, _ in answer.headers):
+        return f"litellm {answer.header('x-litellm-version') or ''}".strip()
+    return answer.header("via") or ("uvicorn" if named == "uvicorn" else "")
