@@ -43,7 +43,8 @@ class Settings:
 
     def wants(self, code: str) -> bool:
         """Whether a check is to be made; `body` stands for all its sizes."""
-        return not self.only or code in self.only or code.rpartition("-")[0] in self.only
+        group, _, size = code.rpartition("-")
+        return not self.only or code in self.only or (size[:1].isdigit() and group in self.only)
 
 
 @dataclass

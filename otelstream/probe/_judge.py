@@ -179,7 +179,7 @@ def cancel(direct: Runs, via: Runs) -> Judged:
         if done.upstream is None:
             return Judged("inconclusive", f"the request did not reach the upstream: {ended(done.answer)}")
         return Judged("unseen", f"the client had {ended(done.answer)} before it could cancel")
-    if any((seen.upstream and seen.upstream.closed_by == "server") for seen in via):
+    if any(_over_before(seen) for seen in via):
         return Judged("unseen", "the upstream had sent everything before the cancel")
     known = [delay for delay in through if delay is not None]
     if 2 * len(known) <= len(through):
@@ -188,6 +188,13 @@ def cancel(direct: Runs, via: Runs) -> Judged:
     middle = sorted(known)[(len(known) - 1) // 2]
     return Judged(
         "kept" if middle < 0.2 else "late", f"the upstream was told after {1000 * middle:.0f} ms, direct {_ms(alone)}"
+    )
+
+
+def _over_before(seen: Seen) -> bool:
+    exchange, left = seen.upstream, seen.left_at
+    return bool(
+        exchange and left and exchange.closed_at and exchange.closed_by == "server" and exchange.closed_at < left
     )
 
 
