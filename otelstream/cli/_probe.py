@@ -155,7 +155,8 @@ def _live(args: argparse.Namespace) -> Report:
 def _target(base: str, headers: list[tuple[str, str]]) -> Target:
     from otelstream.probe._client import Target
 
-    return Target(base, tuple(headers))
+    # A secret can be left in the environment: a command line is seen by others.
+    return Target(base, tuple((name, _secret(name, value)) for name, value in headers))
 
 
 def _baseline(name: str) -> dict[str, str]:
@@ -198,17 +199,21 @@ def url(text: str) -> str:
 
 
 def header(text: str) -> tuple[str, str]:
-    """Read a header; a secret can be left in the environment."""
+    """Read a header."""
     name, colon, value = (part.strip() for part in text.partition(":"))
     plain = name.replace("-", "").replace("_", "")
     if not (colon and plain.isascii() and plain.isalnum() and value.isprintable() and value.isascii()):
         raise ArgumentTypeError(f"{shown(name or text)}: give a header such as 'x-api-key: env:KEY'")
-    if value.startswith("env:"):
-        found = os.environ.get(value[4:])
-        if not found:
-            raise ArgumentTypeError(f"{shown(name)}: give a variable that is set; {shown(value[4:])} is not")
-        value = found
     return name, value
+
+
+def _secret(name: str, value: str) -> str:
+    if not value.startswith("env:"):
+        return value
+    found = os.environ.get(value[4:], "")
+    if not (found and found.isprintable() and found.isascii()):
+        raise CommandError(f"--header {shown(name)}: {shown(value[4:])} is not set to a header's value; export it")
+    return found
 
 
 def codes(text: str) -> frozenset[str]:

@@ -395,6 +395,14 @@ class Recompresses(Proxy):
         return b"" if state["packer"] is None else state["packer"].flush()
 
 
+class PacksAtTheEnd(Recompresses):
+    """Compresses without a flush for each event."""
+
+    def body(self, state: dict[str, Any], data: bytes) -> bytes:
+        packer = state["packer"]
+        return data if packer is None else packer.compress(data)
+
+
 class LimitsBodies(Proxy):
     def refuse(self, body: bytes) -> int | None:
         return 413 if len(body) > 1_000_000 else None

@@ -47,6 +47,7 @@ PLANTED: list[tuple[type[proxies.Proxy], dict[str, str]]] = [
     (proxies.ReplacesSeparators, {"line-separators": "changed"}),
     (proxies.DropsToolFragments, {"tool-fragments": "changed"}),
     (proxies.Recompresses, {"compression": "changed"}),
+    (proxies.PacksAtTheEnd, {"compression": "late"}),
     (proxies.LimitsBodies, {"body-2": "lost"}),
 ]
 # What also ends other checks that take long, or comes up in whatever is asked next.

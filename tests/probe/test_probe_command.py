@@ -147,7 +147,7 @@ def test_nobody_there(free_port: int, capsys: pytest.CaptureFixture[str]) -> Non
         (["gateway:8080"], ("gateway:8080", "http://gateway:8080")),
         (["http://g:99999"], ("http://g:99999", "give a base URL")),
         (["http://g", "--header", "x"], ("--header x", "give a header")),
-        (["http://g", "--header", "x-api-key: env:NO_SUCH"], ("--header x-api-key", "NO_SUCH is not")),
+        (["http://g", "--header", "x-api-key: env:NO_SUCH"], ("--header x-api-key", "NO_SUCH is not set", "export it")),
         (["http://g", "--idle", "70,x"], ("--idle x", "give seconds from 0.1 to 3600")),
         (["http://g", "--repeats", "0"], ("--repeats 0", "give runs from 1")),
         (["http://g", "--only", "nope"], ("--only nope", "give codes of --list")),
@@ -253,3 +253,12 @@ class TestLive:
         told = capsys.readouterr().err
         assert "status 401" in told
         assert "--header" in told
+
+
+def test_the_page_has_every_code() -> None:
+    """docs/probe.md lists the checks as the code does."""
+    page = (Path(__file__).parents[2] / "docs" / "probe.md").read_text(encoding="utf-8")
+
+    assert [line for line in page.splitlines() if line.startswith("| `") and line.split("`")[1] in CODES] == [
+        f"| `{code}` | {what} |" for code, what in CODES.items()
+    ]
