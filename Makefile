@@ -109,6 +109,9 @@ collector: ## build the Collector (needs Go; 8 minutes the first time)
 e2e-collector: $(VENV)/ready collector ## 5 000 streams down the whole road, and the long faults
 	$(RUN) -m pytest -m slow tests/collector -s
 
+probes: $(VENV)/ready ## the probe on every planted proxy, and on nginx and haproxy where they are installed
+	$(RUN) -m pytest -m slow tests/probe
+
 .venv-engine/ready:
 	$(PYTHON) -m venv .venv-engine
 	.venv-engine/bin/python -m pip install --quiet 'llama-cpp-python[server]' gguf
@@ -183,4 +186,4 @@ fmt: $(VENV)/ready ## format and fix what can be fixed
 clean: ## remove what the other targets made
 	rm -rf .venv .venv-* .tools build dist mutants otelstream.html
 
-.PHONY: help dist lowest notes sbom audit docs recipes frameworks demo demo-all generate previews e2e collector e2e-collector e2e-engine bench matrix table foreign companions fuzz soak mutate test pins lint types fmt clean
+.PHONY: help dist lowest notes sbom audit docs recipes frameworks demo demo-all generate previews e2e collector e2e-collector e2e-engine probes bench matrix table foreign companions fuzz soak mutate test pins lint types fmt clean

@@ -88,7 +88,18 @@ def test_nothing_is_said_of_a_direct_connection(route: str) -> None:
     assert all(result.measured and not result.remedy for result in report.results)
 
 
-@pytest.mark.parametrize(("proxy", "expected"), PLANTED + ALONE, ids=lambda each: getattr(each, "__name__", ""))
+# One of each kind in `make test`; all of them, with the waits that a lost cancel and a time limit take, in `make probes`.
+QUICKLY = (
+    proxies.SwallowsPings, proxies.SwallowsErrors, proxies.HidesFin, proxies.RetriesStatuses, proxies.DropsTrace,
+    proxies.ReplacesSeparators,
+)  # fmt: skip
+EACH = [
+    pytest.param(*each, marks=[] if each[0] in QUICKLY else pytest.mark.slow, id=each[0].__name__)
+    for each in PLANTED + ALONE
+]
+
+
+@pytest.mark.parametrize(("proxy", "expected"), EACH)
 def test_a_planted_proxy_is_named(proxy: type[proxies.Proxy], expected: dict[str, str]) -> None:
     """A proxy that breaks one thing gets exactly its verdict; what it leaves alone is kept."""
     bystanders = frozenset() if (proxy, expected) in ALONE else BYSTANDERS
