@@ -109,7 +109,7 @@ collector: ## build the Collector (needs Go; 8 minutes the first time)
 e2e-collector: $(VENV)/ready collector ## 5 000 streams down the whole road, and the long faults
 	$(RUN) -m pytest -m slow tests/collector -s
 
-probes: $(VENV)/ready ## the probe on every planted proxy, and on nginx and haproxy where they are installed
+probes: $(VENV)/ready ## the probe on every planted proxy, nginx and haproxy too where they are
 	$(RUN) -m pytest -m slow tests/probe
 
 .venv-engine/ready:

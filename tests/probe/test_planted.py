@@ -88,7 +88,7 @@ def test_nothing_is_said_of_a_direct_connection(route: str) -> None:
     assert all(result.measured and not result.remedy for result in report.results)
 
 
-# One of each kind in `make test`; all of them, with the waits that a lost cancel and a time limit take, in `make probes`.
+# One of each kind in `make test`; all of them, with what a lost cancel and a time limit make it wait, in `make probes`.
 QUICKLY = (
     proxies.SwallowsPings, proxies.SwallowsErrors, proxies.HidesFin, proxies.RetriesStatuses, proxies.DropsTrace,
     proxies.ReplacesSeparators,
