@@ -136,6 +136,16 @@ bench: .venv-bench/ready ## what a chunk and a stream cost, beside the bare SDK 
 	$(BENCH) benchmarks/scale.py --json $(RESULTS)/scale.json
 	$(BENCH) benchmarks/report.py
 
+.venv-bench-openai/ready: pyproject.toml benchmarks/requirements-openai.txt
+	$(PYTHON) -m venv .venv-bench-openai
+	.venv-bench-openai/bin/python -m pip install --quiet -e '.[testing]' -r benchmarks/requirements-openai.txt
+	@touch $@
+
+bench-openai: .venv-bench-openai/ready ## the same for a chunk of a chat completion (ten minutes)
+	.venv-bench-openai/bin/python benchmarks/hot_path.py --api chat
+	.venv-bench-openai/bin/python benchmarks/hot_path.py --api responses
+	.venv-bench-openai/bin/python benchmarks/streams.py --sdk openai --cases text:5 --json $(RESULTS)/openai.json
+
 matrix: $(VENV)/ready ## every way of reading and ending, on the versions of an SDK (SDK=openai, VERSIONS='1.109.1 newest')
 	$(RUN) tests/matrix/versions.py --sdk $(or $(SDK),anthropic) $(if $(VERSIONS),--versions $(VERSIONS))
 
@@ -186,4 +196,4 @@ fmt: $(VENV)/ready ## format and fix what can be fixed
 clean: ## remove what the other targets made
 	rm -rf .venv .venv-* .tools build dist mutants otelstream.html
 
-.PHONY: help dist lowest notes sbom audit docs recipes frameworks demo demo-all generate previews e2e collector e2e-collector e2e-engine probes bench matrix table foreign companions fuzz soak mutate test pins lint types fmt clean
+.PHONY: help dist lowest notes sbom audit docs recipes frameworks demo demo-all generate previews e2e collector e2e-collector e2e-engine probes bench bench-openai matrix table foreign companions fuzz soak mutate test pins lint types fmt clean

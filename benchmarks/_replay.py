@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An Anthropic stream replayed from memory through the real SDK: no socket, so that only processor time is left."""
+"""A stream of an SDK replayed from memory through the real SDK: no socket, so that only processor time is left."""
 
 from __future__ import annotations
 
+import importlib
 import json
 import random
 from typing import Any
@@ -26,7 +27,14 @@ def frame(data: dict[str, Any]) -> bytes:
     return f"event: {data['type']}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n".encode()
 
 
-def frames(chunks: int, size: int, kind: str = "text", seed: int = 1) -> list[bytes]:
+def chat(text: str, finish: str | None = None) -> bytes:
+    """One chunk of a chat completion."""
+    choice = {"index": 0, "delta": {"content": text} if text else {}, "finish_reason": finish}
+    data = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice]}
+    return f"data: {json.dumps(data, separators=(',', ':'))}\n\n".encode()
+
+
+def frames(chunks: int, size: int, kind: str = "text", seed: int = 1, sdk: str = "anthropic") -> list[bytes]:
     """A whole stream of `chunks` deltas of `size` characters each, without a loop in it."""
     rng = random.Random(seed)
 
@@ -34,6 +42,8 @@ def frames(chunks: int, size: int, kind: str = "text", seed: int = 1) -> list[by
         return "".join(rng.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(length))
 
     pieces = [(word(max(1, size - 1)) + " ")[:size] for _ in range(chunks)]
+    if sdk == "openai":
+        return [*map(chat, pieces), chat("", "stop"), b"data: [DONE]\n\n"]
     if kind == "tool":
         pieces = ['{"text": "', *pieces[:-2], '"}']
     usage = {"input_tokens": 10, "output_tokens": 1}
@@ -70,9 +80,11 @@ class _Body(httpx.SyncByteStream, httpx.AsyncByteStream):
             yield chunk
 
 
-def clients(body: list[bytes]) -> tuple[Any, Any]:
+def clients(body: list[bytes], sdk: str = "anthropic") -> tuple[Any, Any]:
     """A sync and an async client whose every request is answered with `body`."""
-    import anthropic
+    package = importlib.import_module(sdk)
+    names = {"anthropic": ("Anthropic", "AsyncAnthropic"), "openai": ("OpenAI", "AsyncOpenAI")}[sdk]
+    sync, asynchronous = (getattr(package, name) for name in names)
 
     def answer(_: Any) -> Any:
         return httpx.Response(200, headers={"content-type": "text/event-stream"}, stream=_Body(body))
@@ -81,6 +93,6 @@ def clients(body: list[bytes]) -> tuple[Any, Any]:
         return answer(_)
 
     return (
-        anthropic.Anthropic(api_key="none", http_client=httpx.Client(transport=httpx.MockTransport(answer))),
-        anthropic.AsyncAnthropic(api_key="none", http_client=httpx.AsyncClient(transport=httpx.MockTransport(aanswer))),
+        sync(api_key="none", http_client=httpx.Client(transport=httpx.MockTransport(answer))),
+        asynchronous(api_key="none", http_client=httpx.AsyncClient(transport=httpx.MockTransport(aanswer))),
     )

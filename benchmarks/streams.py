@@ -2,6 +2,7 @@
 """What watching a stream costs per chunk: the bare SDK, otelstream and its parts, and its peers, in one run.
 
     python benchmarks/streams.py                 # everything installed here; peers that are missing are named
+    python benchmarks/streams.py --sdk openai    # chat completions; peers of that SDK
     python benchmarks/streams.py --rounds 9 --json out.json --picture out.png
 
 Each subject runs in a process of its own, in alternating rounds, so that all see the same machine. Figures are
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import importlib
 import importlib.util
 import json
 import os
@@ -49,6 +51,7 @@ MESSAGES = [{"role": "user", "content": "x"}]
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sdk", choices=("anthropic", "openai"), default="anthropic")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--chunks", type=int, default=3000)
     parser.add_argument("--subjects", default="", help="separated by semicolons; default: all that are installed")
@@ -62,12 +65,13 @@ def main() -> int:
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
-        print(json.dumps(work(args.worker, args.cases.split(","), args.chunks)))
+        print(json.dumps(work(args.worker, args.cases.split(","), args.chunks, args.sdk)))
         return 0
+    modules = {name: module.replace("anthropic", args.sdk) for name, module in SUBJECTS.items()}
     wanted = [name.strip() for name in args.subjects.split(";") if name.strip()] or list(SUBJECTS)
-    subjects = [name for name in wanted if not SUBJECTS[name] or installed(SUBJECTS[name])]
+    subjects = [name for name in wanted if not modules[name] or installed(modules[name])]
     for name in sorted(set(wanted) - set(subjects)):
-        print(f"not installed here: {name} ({SUBJECTS[name]})", file=sys.stderr)
+        print(f"not installed here: {name} ({modules[name]})", file=sys.stderr)
     if "bare" not in subjects:
         subjects.insert(0, "bare")
     rounds: list[dict[str, dict[str, float]]] = []
@@ -94,6 +98,7 @@ def installed(module: str) -> bool:
 
 def spawn(subject: str, args: argparse.Namespace) -> dict[str, float]:
     command = [sys.executable, __file__, "--worker", subject, "--cases", args.cases, "--chunks", str(args.chunks)]
+    command += ["--sdk", args.sdk]
     native = subject in ("native", "otelstream, on the native span")
     environ = {**os.environ, "ANTHROPIC_OPEN_TELEMETRY": "true" if native else "false"}
     done = subprocess.run(command, capture_output=True, text=True, env=environ, check=False)
@@ -106,7 +111,7 @@ def spawn(subject: str, args: argparse.Namespace) -> dict[str, float]:
 # --- one process ------------------------------------------------------------------------------------------
 
 
-def work(subject: str, cases: list[str], chunks: int) -> dict[str, float]:
+def work(subject: str, cases: list[str], chunks: int, sdk: str) -> dict[str, float]:
     """Measure one subject: microseconds a chunk by case and shape, and those of a whole stream of `SHORT` chunks.
 
     A chunk is the difference of a long stream and a short one, so that what a stream costs once is not in it.
@@ -114,13 +119,13 @@ def work(subject: str, cases: list[str], chunks: int) -> dict[str, float]:
     sys.path.insert(0, str(Path(__file__).parent))
     from _replay import clients, frames
 
-    set_up(subject)
+    set_up(subject, sdk)
     figures: dict[str, float] = {}
     for case in cases:
         kind, size = case.split(":")
         loop = asyncio.new_event_loop()
         lengths = [
-            readers(*clients(frames(count, int(size), kind)), loop, floor=subject == "floor")
+            readers(*apis(sdk, *clients(frames(count, int(size), kind, sdk=sdk), sdk)), loop, floor=subject == "floor")
             for count in (SHORT, chunks)
         ]
         for shape in SHAPES:
@@ -139,7 +144,12 @@ def work(subject: str, cases: list[str], chunks: int) -> dict[str, float]:
     return figures
 
 
-def set_up(subject: str) -> None:
+def apis(sdk: str, *clients: Any) -> list[Any]:
+    """Where each client has its answers."""
+    return [client.messages if sdk == "anthropic" else client.chat.completions for client in clients]
+
+
+def set_up(subject: str, sdk: str) -> None:
     if subject in ("bare", "floor"):
         return
     from opentelemetry import metrics, trace
@@ -165,17 +175,11 @@ def set_up(subject: str) -> None:
         }
         otelstream.instrument(**parts.get(subject.partition(", ")[2], {}))
     elif subject == "OpenTelemetry GenAI":
-        from opentelemetry.instrumentation.genai.anthropic import AnthropicInstrumentor as GenAI
-
-        GenAI().instrument()
+        instrumentor(f"opentelemetry.instrumentation.genai.{sdk}", sdk).instrument()
     elif subject == "OpenInference":
-        from openinference.instrumentation.anthropic import AnthropicInstrumentor as OpenInference
-
-        OpenInference().instrument()
+        instrumentor(f"openinference.instrumentation.{sdk}", sdk).instrument()
     elif subject == "Traceloop":
-        from opentelemetry.instrumentation.anthropic import AnthropicInstrumentor as Traceloop
-
-        Traceloop().instrument()
+        instrumentor(f"opentelemetry.instrumentation.{sdk}", sdk).instrument()
     elif subject == "Logfire":
         import logfire
 
@@ -184,7 +188,13 @@ def set_up(subject: str) -> None:
             console=False,
             additional_span_processors=[BatchSpanProcessor(InMemorySpanExporter())],
         )
-        logfire.instrument_anthropic()
+        getattr(logfire, f"instrument_{sdk}")()
+
+
+def instrumentor(module: str, sdk: str) -> Any:
+    return getattr(
+        importlib.import_module(module), {"anthropic": "Anthropic", "openai": "OpenAI"}[sdk] + "Instrumentor"
+    )()
 
 
 def readers(
@@ -206,14 +216,14 @@ def readers(
 
     def create() -> float:
         start = clock()
-        stream = sync.messages.create(**call, stream=True)
+        stream = sync.create(**call, stream=True)
         for _ in watched(stream) if floor else stream:
             pass
         return clock() - start
 
     def stream() -> float:
         start = clock()
-        with sync.messages.stream(**call) as helper:
+        with sync.stream(**call) as helper:
             for _ in watched(helper) if floor else helper:
                 pass
         return clock() - start
@@ -231,14 +241,14 @@ def readers(
 
     async def acreate() -> float:
         start = clock()
-        stream = await asynchronous.messages.create(**call, stream=True)
+        stream = await asynchronous.create(**call, stream=True)
         async for _ in awatched(stream) if floor else stream:
             pass
         return clock() - start
 
     async def astream() -> float:
         start = clock()
-        async with asynchronous.messages.stream(**call) as helper:
+        async with asynchronous.stream(**call) as helper:
             async for _ in awatched(helper) if floor else helper:
                 pass
         return clock() - start
