@@ -560,7 +560,7 @@ STREAM_WAIT_WITHOUT_TOKEN: Final = _h(
 STREAM_DURATION: Final = _h(
     "otelstream.stream.duration",
     "s",
-    "Request issued to end of stream (by default without those that failed before their first token)",
+    "Request issued to end of stream; what failed before its first token has the wait for that",
     ENDED,
     OUTCOME,
     bounds=DURATION_BOUNDS,

@@ -285,3 +285,16 @@ def test_the_state_of_an_open_stream(runtime: Runtime, monkeypatch: pytest.Monke
     stream.first_chunk_at = stream.first_token_at = stream.last = began + 240
     assert [state(241), state(242.5)] == ["flowing", "stalled"]
     end(stream, cancelled("app_close"))
+
+
+def test_zeros_are_told_once(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is folded has its zeros with the first of it, as anything else has: not with every stream."""
+    counted: list[int] = []
+    count = page.metrics._observed.count
+    monkeypatch.setattr(
+        page.metrics._observed, "count", lambda *what: counted.append(what[-1] if what[-1] == 0 else 1) or count(*what)
+    )  # fmt: skip
+    for number in range(s.MAX_MODELS + s.MAX_COMMON_SETS + 5):
+        page.metrics.started(ended(f"model-{number}", None, "completed", "none", "finished", None))
+    sets = s.MAX_COMMON_SETS + 1  # one of them for all that is folded
+    assert counted == [0] * (sets * len(OBJECTIVES.items) * len(s.OBJECTIVE_RESULTS))

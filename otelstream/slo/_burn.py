@@ -127,8 +127,7 @@ class Burn:
 
     @property
     def outlook(self) -> Decimal:
-        """The window whose burn rate tells when the budget is gone: the longest that pages, else "
-        "the longest."""
+        """The window whose burn rate tells when the budget is gone: the longest that pages, else the longest."""
         paging = [pair.long for pair in self.promise.burn_rates if pair.severity == "page"]
         return max(paging or [pair.long for pair in self.promise.burn_rates])
 

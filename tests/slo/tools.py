@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
@@ -55,40 +55,6 @@ class Check:
     minute: int
     firing: tuple[str, ...] = ()
     among: str = ".+"
-
-
-def run_promtool(
-    groups: Sequence[Mapping[str, Any]], given: Mapping[str, str], checks: Sequence[Check], folder: Path
-) -> str:
-    """Run one promtool unit test; return its complaint, empty when all held."""
-    rules = folder / "rules.yaml"
-    rules.write_text(json.dumps({"groups": groups}), encoding="utf-8")
-    tests = {
-        "rule_files": [str(rules)],
-        "evaluation_interval": "1m",
-        # Prometheus runs groups side by side; here records come before what reads them.
-        "group_eval_order": [group["name"] for group in groups],
-        "tests": [
-            {
-                "interval": "1m",
-                "input_series": [{"series": key, "values": value} for key, value in given.items()],
-                "promql_expr_test": [
-                    {
-                        "expr": f'group by (alertname) (ALERTS{{alertstate="firing",alertname=~"{check.among}"}})',
-                        "eval_time": f"{check.minute}m",
-                        "exp_samples": [{"labels": f'{{alertname="{name}"}}', "value": 1} for name in check.firing],
-                    }
-                    for check in checks
-                ],
-            }
-        ],
-    }
-    file = folder / "case.yaml"
-    file.write_text(json.dumps(tests), encoding="utf-8")
-    done = subprocess.run(
-        [binary("promtool"), "test", "rules", str(file)], capture_output=True, text=True, check=False, timeout=120
-    )
-    return "" if done.returncode == 0 else done.stdout + done.stderr
 
 
 def free_port() -> int:

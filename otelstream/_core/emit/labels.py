@@ -60,6 +60,7 @@ class Labels:
 
     def __init__(self) -> None:
         self.restart()
+        self._objectives: set[str] = set()
         self._routes = Bounded(s.MAX_COMMON_SETS)
         self._models = Bounded(s.MAX_MODELS)
         self._wide = Bounded(s.MAX_WIDE_SETS)
@@ -79,11 +80,13 @@ class Labels:
         with self._lock:
             self.folded.update(what)
 
-    def room_for(self, objectives: int) -> None:
-        """Leave so many sets to models and routes that those of each objective stay under what the SDK keeps."""
-        points = objectives * len(s.OBJECTIVE_RESULTS)
+    def room_for(self, objectives: Iterable[str]) -> None:
+        """Leave so many sets to models and routes that those of each objective stay under what the SDK keeps; those of
+        an earlier file have theirs still."""
+        self._objectives.update(objectives)
+        points = len(self._objectives) * len(s.OBJECTIVE_RESULTS)
         if points:
-            self._routes.limit = min(self._routes.limit, (s.MAX_SETS - 1) // points - s.MAX_FOLDED_SETS)
+            self._routes.limit = min(self._routes.limit, max(0, (s.MAX_SETS - 1) // points - s.MAX_FOLDED_SETS))
 
     @property
     def has_room(self) -> bool:

@@ -15,7 +15,7 @@ from opentelemetry.metrics import Meter
 from otelstream import _semconv as s
 from otelstream._core.emit import outbox
 from otelstream._core.emit.labels import Common
-from otelstream._core.emit.observed import Source, observed
+from otelstream._core.emit.observed import Key, Source, observed
 from otelstream._core.record.call import ToolCall
 from otelstream._core.record.cancel import Cancel
 from otelstream._core.record.objectives import Objective
@@ -48,19 +48,22 @@ class Metrics:
         self._lean = settings.metrics == "lean"
         self._observed = observed(meter)
         self._labels = self._observed.labels
-        self._labels.room_for(len([*settings.objectives]))
+        self._labels.room_for(objective.name for objective in settings.objectives)
         self._source = Source(open_streams, info, due)
         self._observed.join(self._source)
-        self._known: set[int] = set()  # the common labels whose zeros are out, under these settings
+        self._known: set[Key] = set()  # the common labels whose zeros are out, under these settings
         self._instruments: dict[str, list[Any]] = {}
         for metric in s.METRICS:
             if metric.lean is not None or not self._lean:
                 self._create(meter, metric)
+        outbox.emit(
+            deque(
+                partial(self._observed.count, s.OBJECTIVE_TOTAL, _judged(objective.name, result), 0)
+                for objective in settings.objectives
+                for result in s.OBJECTIVE_RESULTS
+            )
+        )
         for objective in settings.objectives:
-            for result in s.OBJECTIVE_RESULTS:
-                outbox.emit(
-                    deque([partial(self._observed.count, s.OBJECTIVE_TOTAL, _judged(objective.name, result), 0)])
-                )
             for model in objective.models:
                 for route in objective.routes or (None,):
                     for provider in providers:
@@ -123,9 +126,8 @@ class Metrics:
             return
         labels: dict[str, str | bool] = {} if common is None else {**common.of(metric, lean=self._lean)}
         if extra:
-            if self._lean:
-                for wide in metric.wide:
-                    del extra[wide]
+            if self._lean and metric.wide:
+                extra = {name: value for name, value in extra.items() if name not in metric.wide}
             labels.update(self._labels.extra(metric, extra, lean=self._lean))
         for instrument in instruments:
             yield partial(instrument.record if metric.kind == "histogram" else instrument.add, amount, labels, context)
@@ -133,12 +135,11 @@ class Metrics:
     def started(self, stream: StreamObservation) -> None:
         """The first request of a model exports its zeros: `rate()` never sees a series' first increment."""
         common = self._observed.common(stream)
-        if id(common) not in self._known:
+        if tuple(common.route.items()) not in self._known:
             self._zeros(common)
 
     def _zeros(self, common: Common) -> None:
-        if not common.folded:  # those that were are made anew each time
-            self._known.add(id(common))
+        self._known.add(tuple(common.route.items()))
         self._observed.knows(common)
         model, route = common.route[s.REQUEST_MODEL], common.route.get(s.ROUTE)
         outbox.emit(
@@ -177,7 +178,7 @@ class Metrics:
             add(s.STREAM_FAILURES, labels={s.FAULT: fault, s.PHASE: phase, s.ERROR_TYPE: error})
         if stream.judged:
             points.append(partial(self._judge, common, stream.judged))
-        if outcome != "failed" or stream.time_to_first_token is not None or not self._lean:
+        if outcome != "failed" or stream.time_to_first_token is not None:
             # How old an answer was when it broke: what failed before its first word has the wait for that instead.
             add(s.STREAM_DURATION, duration, labels={s.ENDED: _ENDED[outcome], s.OUTCOME: outcome})
         self._first_token(stream, add, outcome, duration)
