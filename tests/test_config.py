@@ -104,6 +104,30 @@ def test_tools_by_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings().tools == {"send_email": "write", "search": "read"}
 
 
+@pytest.mark.parametrize("road", ["keyword", "environment", "file"])
+def test_a_hang_by_model(road: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The longest beginning of a model's name that is named, else all others, else the default."""
+    keywords: dict[str, Any] = {}
+    if road == "keyword":
+        keywords = {"hang_threshold": {"o3": 300, "o3-mini": 90, "*": 20}}
+    elif road == "environment":
+        monkeypatch.setenv("OTELSTREAM_HANG_THRESHOLD", "o3=300, o3-mini=90, *=20")
+    else:
+        declared(tmp_path, "      hang_threshold: {o3: 300, o3-mini: 90, '*': 20}\n", monkeypatch)
+    otelstream.instrument(**keywords)
+
+    found = [settings().hangs_after(model) for model in ("o3-2025", "o3-mini-2025", "gpt-5", "*")]
+    assert found == [300.0, 90.0, 20.0, 20.0]
+
+
+def test_a_hang_of_models_that_are_not_named() -> None:
+    """A mapping without `*` leaves the default to the others; a number is for all."""
+    otelstream.instrument(hang_threshold={"o3": 300})
+    assert [settings().hangs_after(model) for model in ("o3", "gpt-5")] == [300.0, 60.0]
+    otelstream.instrument(hang_threshold=5)
+    assert settings().hangs_after("o3") == 5.0
+
+
 # --- bad input --------------------------------------------------------------------------------------------
 
 WRONG: list[tuple[str, Any, str]] = [
@@ -113,6 +137,15 @@ WRONG: list[tuple[str, Any, str]] = [
     ("stall_threshold", "soon", "a positive number of seconds"),
     ("stall_threshold", -1, "a positive number of seconds"),
     ("stall_threshold", float("nan"), "a positive number of seconds"),
+    ("hang_threshold", "soon", "a positive number of seconds, or a mapping such as {'o3': 300, '*': 60}"),
+    ("hang_threshold", "o3=soon", "['o3']='soon' is not allowed: use a positive number of seconds"),
+    ("hang_threshold", {"o3": 0}, "hang_threshold['o3']=0 is not allowed: use a positive number of seconds"),
+    (
+        "hang_threshold",
+        {"": 5},
+        "the key '' is not allowed: use what names of models begin with, or '*' for all others",
+    ),
+    ("hang_threshold", {3: 5}, "the key 3 is not allowed"),
     ("freeze_threshold", float("inf"), "a positive number of seconds"),
     ("cancel_late_after", True, "a positive number of seconds"),
     ("repetition", "maybe", "'on' or 'off'"),

@@ -287,6 +287,19 @@ def test_the_state_of_an_open_stream(runtime: Runtime, monkeypatch: pytest.Monke
     end(stream, cancelled("app_close"))
 
 
+def test_a_model_that_thinks_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model with a `hang_threshold` of its own counts as stalled after that, and no other one does."""
+    chosen = config.load({"hang_threshold": {"grey": 300}}, {})
+    runtime = Runtime(chosen, get_tracer(s.SCOPE), get_meter(s.SCOPE), get_logger(s.SCOPE), {})
+    for model, expected in (("grey-1", "waiting_headers"), ("blue-1", "stalled")):
+        stream = runtime.begin(operation="chat", provider="parrot", model=model, grammar=Grammar())
+        later = stream.started + 200
+        monkeypatch.setattr(known, "clock", lambda later=later: later)
+        assert stream.state == expected
+        monkeypatch.undo()
+        end(stream, cancelled("app_close"))
+
+
 def test_zeros_are_told_once(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is folded has its zeros with the first of it, as anything else has: not with every stream."""
     counted: list[int] = []

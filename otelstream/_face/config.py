@@ -147,6 +147,29 @@ def _seconds(name: str, value: object) -> float:
     return number
 
 
+def _seconds_by_model(name: str, value: object) -> float | Mapping[str, float]:
+    if isinstance(value, str) and "=" in value:
+        value = _pairs(value)
+    if not isinstance(value, Mapping):
+        try:
+            return _seconds(name, value)
+        except ConfigurationError:
+            allowed = "a positive number of seconds, or a mapping such as {'o3': 300, '*': 60}"
+            raise _wrong(name, value, allowed) from None
+    for model in value:
+        if not isinstance(model, str) or not model:
+            raise ConfigurationError(
+                f"{name}: the key {model!r} is not allowed: use what names of models begin with, or '*' for all others"
+            )
+    return {model: _seconds(f"{name}[{model!r}]", seconds) for model, seconds in value.items()}
+
+
+def _pairs(text: str) -> dict[str, str]:
+    """What `name=value,name=value` says, as mappings are written in the environment."""
+    pairs = [part.partition("=") for part in text.split(",") if part.strip()]
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
 def _chunk_events(name: str, value: object) -> bool:
     if value in ("off", False):
         return False
@@ -157,8 +180,7 @@ def _chunk_events(name: str, value: object) -> bool:
 
 def _tools(name: str, value: object) -> Mapping[str, Effect]:
     if isinstance(value, str):
-        pairs = [part.partition("=") for part in value.split(",") if part.strip()]
-        value = {tool.strip(): effect.strip() for tool, _, effect in pairs}
+        value = _pairs(value)
     allowed = get_args(Effect)
     if not isinstance(value, Mapping):
         raise _wrong(name, value, "a mapping of tool name to 'read' or 'write'")
@@ -212,7 +234,7 @@ _CHECKS: Mapping[str, Any] = {
     "events": _choice(Events),
     "semconv": _choice(Semconv),
     "stall_threshold": _seconds,
-    "hang_threshold": _seconds,
+    "hang_threshold": _seconds_by_model,
     "freeze_threshold": _seconds,
     "cancel_late_after": _seconds,
     "repetition": _switch,

@@ -18,7 +18,7 @@ class Settings(TypedDict, total=False):
     events: Events | Literal[False] | None
     semconv: Semconv | None
     stall_threshold: float | None
-    hang_threshold: float | None
+    hang_threshold: float | Mapping[str, float] | str | None
     freeze_threshold: float | None
     cancel_late_after: float | None
     repetition: bool | Literal["on", "off"] | None

@@ -29,6 +29,7 @@ def right(own: Settings, stream: object) -> None:
     otelstream.instrument()
     otelstream.instrument(stall_threshold=1, repetition=False, tools={"send_email": "write", "search": "read"})
     otelstream.instrument(tracer_provider=TracerProvider(), meter_provider=MeterProvider())
+    otelstream.instrument(hang_threshold={"o3": 300, "*": 60})
     otelstream.instrument(view=Path("streams.html"), objectives=Path("slo.yaml"), chunk_events="all")
     otelstream.instrument(**own)
     app.add_middleware(StreamHopMiddleware)

@@ -235,7 +235,7 @@ class Known:
     def state(self) -> s.StreamState:
         """What an autoscaler should read, while the stream is open."""
         settings = self.runtime.settings
-        limit = settings.hang_threshold if self.first_chunk_at is None else settings.stall_threshold
+        limit = settings.hangs_after(self.model) if self.first_chunk_at is None else settings.stall_threshold
         if clock() - max(self.last, self.activity, self.last_attempt_at or 0.0) > limit:
             return "stalled"
         if self.response_at is None:

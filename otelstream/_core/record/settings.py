@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 from otelstream._core.record.objectives import Objectives
 from otelstream._semconv import Effect
@@ -15,6 +15,8 @@ Events = Literal["span", "log", "both", "off"]
 Semconv = Literal["released", "latest", "dup"]
 MetricSet = Literal["lean", "all"]
 ChunkMetric = Literal["buckets", "semconv", "off"]
+HANG: Final = 60.0
+OTHERS: Final = "*"  # of a setting by model: every model that is not named
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,7 @@ class Settings:
     events: Events = "span"
     semconv: Semconv = "released"
     stall_threshold: float = 2.0
-    hang_threshold: float = 60.0
+    hang_threshold: float | Mapping[str, float] = HANG
     freeze_threshold: float = 10.0
     cancel_late_after: float = 1.0
     repetition: bool = True
@@ -35,3 +37,11 @@ class Settings:
     tools: Mapping[str, Effect] = field(default_factory=dict)
     objectives: Objectives = field(default_factory=Objectives)
     view: str = "off"
+
+    def hangs_after(self, model: str) -> float:
+        """Seconds of silence before the first chunk that are a hang: a model that thinks unseen is given more."""
+        given = self.hang_threshold
+        if not isinstance(given, Mapping):
+            return given
+        name = max((name for name in given if name != OTHERS and model.startswith(name)), key=len, default=OTHERS)
+        return given.get(name, HANG)
