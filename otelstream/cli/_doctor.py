@@ -14,6 +14,8 @@ EXAMPLE = """\
 examples:
   otelstream doctor                     this environment: what is installed, and what its variables say
   otelstream doctor python app.py       run it, look into its processes, and audit the streams it makes
+  otelstream doctor --prometheus http://localhost:9090
+                                        what it stores now: do rules and panels find their names
 
 exit code: 0 nothing found, 1 something found, 2 bad input
 """
@@ -30,6 +32,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EXAMPLE
     parser.add_argument("--json", action="store_true", help="the report as one JSON object")
+    parser.add_argument(
+        "--prometheus", metavar="URL", help="ask this Prometheus what it stores now; runs nothing, so without CMD"
+    )
     parser.add_argument("-m", dest="module", nargs=argparse.REMAINDER, metavar="MODULE", help="run a Python module")
     parser.add_argument(
         "program", nargs=argparse.REMAINDER, metavar="CMD", help="run this; its standard output goes to standard error"
@@ -42,7 +47,11 @@ def run(args: argparse.Namespace) -> int:
         from otelstream.doctor import _examine
     except ImportError as error:
         raise CommandError(f"{error.name} is missing; pip install --force-reinstall otelstream") from None
-    if args.module is None and not args.program:
+    if args.prometheus is not None:
+        if args.module is not None or args.program:
+            raise CommandError("--prometheus looks at what runs already: leave the command out")
+        report = _examine.prometheus(args.prometheus)
+    elif args.module is None and not args.program:
         report = _examine.environment()
     else:
         command = _run._command(args)

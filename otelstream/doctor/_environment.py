@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from otelstream import _semconv as s
 from otelstream._core.process.provider import Provider
 from otelstream._face import providers
+from otelstream.doctor import _prometheus
 from otelstream.doctor._report import Finding
 
 Facts = Mapping[str, Any]
@@ -241,6 +242,8 @@ def endpoints(facts: Facts) -> Iterator[Finding]:
             url = f"http://localhost:{4318 if http else 4317}"
         if url:
             yield from unreachable(url)
+            if signal == "metrics":
+                yield from _prometheus.taken_in(url)
 
 
 def unreachable(endpoint: str) -> Iterator[Finding]:

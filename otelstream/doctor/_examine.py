@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from otelstream._face import providers
-from otelstream.doctor import _environment, _setup, _streams
+from otelstream.doctor import _environment, _prometheus, _setup, _streams
 from otelstream.doctor._report import FOLDER, Finding, Report
 
 DISTRIBUTION = "otelstream_doctor-0.dist-info"
@@ -25,6 +25,14 @@ def environment() -> Report:
     report.cannot_see(
         "how a program sets OpenTelemetry up, and what its streams do: otelstream doctor CMD... runs it and looks"
     )
+    return report
+
+
+def prometheus(url: str) -> Report:
+    """Examine what the Prometheus at *url* stores of the processes that run now."""
+    report = Report()
+    report.facts = {"prometheus": _prometheus.shown(url)}
+    report.add(_prometheus.stored(url))
     return report
 
 

@@ -29,6 +29,10 @@ CODES: Final[Mapping[str, str]] = {
     "no-metric-reader": "the meter provider has no reader: metrics are made and dropped",
     "exporter-missing": "an exporter is asked for that no installed package provides",
     "exporter-unreachable": "nothing listens where an exporter sends to",
+    "prometheus-unreachable": "what was named as a Prometheus does not answer as one",
+    "not-stored": "the Prometheus that was named has nothing of otelstream's now",
+    "names-untranslated": "a Prometheus keeps the dots in the names: no rule and no panel finds them",
+    "histograms-native": "a Prometheus stores native histograms, which no panel reads",
     "double-spans": "one call gets more than one span",
     "content-captured": "prompts or answers leave the process by somebody else's telemetry",
     "span-limits": "span limits are too low for the record of a stream",
@@ -112,6 +116,8 @@ class Report:
 
     def _scope(self) -> str:
         processes, streams = self.facts.get("processes"), self.facts.get("streams")
+        if "prometheus" in self.facts:
+            return f" in {self.facts['prometheus']}"
         if processes is None:
             return " in this environment"
         return f" in {_count(processes, 'process', 'processes')}, {_count(streams, 'stream', 'streams')}"

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from otelstream._face import providers
-from otelstream.doctor import _environment
+from otelstream.doctor import _environment, _prometheus
 from otelstream.doctor._environment import INSTALL
 from otelstream.doctor._report import Finding
 
@@ -100,6 +100,7 @@ def endpoints(process: Facts) -> Iterator[Finding]:
     sending = [*((process["traces"] or {}).get("processors") or ()), *((process["metrics"] or {}).get("readers") or ())]
     for endpoint in dict.fromkeys(each["endpoint"] for each in sending if each["endpoint"]):
         yield from _environment.unreachable(endpoint)
+        yield from _prometheus.taken_in(endpoint)
 
 
 def span_limits(process: Facts) -> Iterator[Finding]:

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a Prometheus stores of otelstream's metrics now: do rules and panels find the names they ask for."""
+
+from __future__ import annotations
+
+import base64
+import json
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+
+from otelstream import _semconv as s
+from otelstream.doctor._report import Finding
+
+_OTLP = "/api/v1/otlp"  # where a Prometheus takes OTLP in
+_INFO, _HISTOGRAM = s.INFO.prometheus, s.STREAM_TTFT.prometheus
+# One series a process and one a model: cheap in any Prometheus. The dot stands for the underscore too.
+QUERY = f'group by (__name__) ({{__name__=~"{s.INFO.name}|{_HISTOGRAM}(_count)?"}})'
+
+
+def shown(url: str) -> str:
+    """The address without user and password, which no report may carry."""
+    parts = urllib.parse.urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
+
+
+def stored(address: str) -> Iterator[Finding]:
+    """Ask the Prometheus at *address*; that nothing is stored there is a finding as well."""
+    url = shown(address)
+    try:
+        names = _names(address)
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        why = getattr(error, "reason", None) or str(error) or type(error).__name__
+        yield Finding(
+            "prometheus-unreachable",
+            f"{url} does not answer as a Prometheus does: {why}",
+            "give its base address, as http://localhost:9090 (VictoriaMetrics: port 8428)",
+        )
+        return
+    yield from _wrong(url, names)
+    if not names & {_INFO, s.INFO.name}:
+        yield Finding(
+            "not-stored",
+            f"{url} has no {_INFO} now: no process sends it metrics, or it does not store them",
+            "a process has it from instrument() on: look at the scrape's target, or at the exporter's endpoint",
+        )
+
+
+def taken_in(endpoint: str | None) -> Iterator[Finding]:
+    """Ask the Prometheus that takes OTLP at *endpoint*, where it is one; that it cannot be asked is said elsewhere."""
+    base, found, _ = (endpoint or "").partition(_OTLP)
+    if found:
+        try:
+            yield from _wrong(shown(base), _names(base))
+        except (OSError, ValueError, LookupError, TypeError):
+            return
+
+
+def _names(address: str) -> set[str]:
+    parts = urllib.parse.urlsplit(address)
+    if parts.scheme not in ("http", "https"):
+        raise ValueError("it is no http address")
+    asked = urllib.request.Request(f"{shown(address)}/api/v1/query?{urllib.parse.urlencode({'query': QUERY})}")
+    who = urllib.parse.unquote(parts.netloc.rpartition("@")[0])
+    if who:
+        asked.add_header("Authorization", "Basic " + base64.b64encode(who.encode()).decode())
+    with urllib.request.urlopen(asked, timeout=5) as answer:
+        return {each["metric"]["__name__"] for each in json.load(answer)["data"]["result"]}
+
+
+def _wrong(url: str, names: set[str]) -> Iterator[Finding]:
+    if s.INFO.name in names:
+        yield Finding(
+            "names-untranslated",
+            f"{url} stores {s.INFO.name} with its dots: every rule and panel asks for {_INFO}, and finds nothing",
+            "Prometheus: otlp: translation_strategy: UnderscoreEscapingWithSuffixes (the default); VictoriaMetrics: "
+            "-opentelemetry.usePrometheusNaming",
+        )
+    if _HISTOGRAM in names and f"{_HISTOGRAM}_count" not in names:
+        yield Finding(
+            "histograms-native",
+            f"{url} stores {_HISTOGRAM} as a native histogram: the panels read classic buckets, and find none",
+            "leave convert_classic_histograms_to_nhcb and convert_histograms_to_nhcb off",
+        )
