@@ -14,8 +14,11 @@ from typing import Any
 import pytest
 
 RECIPES = Path(__file__).parents[2] / "docs" / "recipes"
-# Those that test_recipes.py drives: a page that is not here is run block by block by tests/test_docs.py.
-SERVED = ("fastapi", "starlette", "sse-starlette", "django", "flask", "aiohttp", "websockets", "streamlit", "gradio")
+# Those that tests here drive: a page that is not here is run block by block by tests/test_docs.py.
+SERVED = (
+    *("fastapi", "starlette", "sse-starlette", "django", "flask", "aiohttp", "websockets", "streamlit", "gradio"),
+    "scraping",
+)
 
 
 def code_of(page: str) -> str:

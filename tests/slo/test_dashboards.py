@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import yaml
 
 from otelstream._semconv import LABELS, METRICS, STREAMS
 from otelstream.slo._bundled import folder
@@ -206,6 +207,25 @@ def test_every_selector_follows_the_variables() -> None:
                 metric == STREAMS.prometheus and not asked
             ):  # all of them: the whole of a share
                 assert tuple(asked) == kept[found.common(lean=True)], where
+
+
+def test_the_linter_is_told_why() -> None:
+    """`.lint` excludes one rule, with its reason, for the panels that cannot follow it, and nothing else."""
+    told = yaml.safe_load((folder() / "grafana" / ".lint").read_text(encoding="utf-8"))
+    without = {
+        (DASHBOARDS[name]["title"], panel["title"])
+        for name, panel in CASES
+        for target in panel["targets"]
+        for _, matchers in selectors(target["expr"])
+        if 'instance=~"$instance"' not in matchers
+    }
+
+    assert list(told) == ["exclusions"]
+    assert list(told["exclusions"]) == ["target-instance-rule"]
+    rule = told["exclusions"]["target-instance-rule"]
+    assert rule["reason"]
+    assert {(entry["dashboard"], entry["panel"]) for entry in rule["entries"]} == without
+    assert len(rule["entries"]) == len(without)
 
 
 def test_rates_use_the_rate_interval() -> None:
