@@ -103,7 +103,7 @@ sbom: .venv-dist/ready ## write what the wheel brings along as a CycloneDX SBOM 
 audit: .venv-dist/ready ## look every pinned version up in the advisories (needs an index that has them)
 	.venv-dist/bin/pip-audit --strict --no-deps --disable-pip -r tests/constraints.txt
 
-collector: ## build the Collector (needs Go; 8 minutes the first time)
+collector: ## build the Collector, or take the one built before (needs Go; ten minutes of CPU time the first time)
 	collector/build.sh
 
 e2e-collector: $(VENV)/ready collector ## 5 000 streams down the whole road, and the long faults

@@ -226,17 +226,41 @@ def build_in(folder: Path, **environment: str) -> subprocess.CompletedProcess[st
     )
 
 
-def test_the_build_says_that_go_is_missing(tmp_path: Path) -> None:
-    """`make collector` without Go: one line that says what to install, or what to set instead."""
+@pytest.fixture
+def without_go(tmp_path: Path) -> dict[str, str]:
+    """An environment with what the build script needs but Go."""
     (tmp_path / "bin").mkdir()
-    for tool in ("dirname", "mkdir", "cksum", "cat"):
+    for tool in ("dirname", "mkdir", "cksum", "cut", "ln"):
         (tmp_path / "bin" / tool).symlink_to(str(shutil.which(tool)))
+    return {"PATH": str(tmp_path / "bin"), "XDG_CACHE_HOME": str(tmp_path / "cache")}
 
-    done = build_in(tmp_path, PATH=str(tmp_path / "bin"))
+
+def test_the_build_says_that_go_is_missing(without_go: dict[str, str], tmp_path: Path) -> None:
+    """`make collector` without Go: one line that says what to install, or what to set instead."""
+    done = build_in(tmp_path, **without_go)
 
     assert done.returncode == 1
     assert "Go is missing; install Go 1.25 or later" in done.stderr
     assert "OTELSTREAM_COLLECTOR" in done.stderr
+
+
+def test_what_was_built_is_kept_for_other_checkouts(without_go: dict[str, str], tmp_path: Path) -> None:
+    """The Collector of this version and manifest is taken as it is; that of another manifest is not."""
+    manifest = (CONFIGS / "builder.yaml").read_bytes()
+    version = yaml.safe_load(manifest)["dist"]["version"]
+    sum_ = subprocess.run(["cksum"], input=manifest, capture_output=True, check=True).stdout.split()[0].decode()
+    for name, found in ((f"collector-{version}-{sum_}", 0), (f"collector-{version}-1", 1)):
+        checkout, kept = tmp_path / str(found), tmp_path / f"cache-{found}" / "otelstream" / name
+        for folder in (checkout, kept):
+            folder.mkdir(parents=True)
+        (kept / "otelstream-collector").touch(0o755)
+
+        done = build_in(checkout, **without_go | {"XDG_CACHE_HOME": str(tmp_path / f"cache-{found}")})
+
+        assert done.returncode == found, done.stderr
+        link = checkout / ".tools" / "bin" / "otelstream-collector"
+        assert link.is_symlink() is not bool(found)
+        assert found or link.resolve() == kept / "otelstream-collector"
 
 
 def test_the_build_says_that_the_network_is_missing(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import re
 import shutil
 import signal
 import subprocess
@@ -258,11 +259,13 @@ def without_origin(series: Series) -> Series:
 def test_every_metric_equals_the_in_process_number_exactly(run: Run) -> None:
     """Each series of the process, buckets included, stands at the agent and the front with that very value.
 
-    Sums of seconds alone may differ in the last bits: the two readers add the same numbers up in other batches.
+    Sums of seconds alone may differ in the last bits: the two readers add the same numbers up in other batches. The
+    clock says when each of them read.
     """
     expected: Series = {}
     for point in run.made.summary["metrics"]:
-        expected |= series_of(point)
+        if point["name"] != names.CLOCK.name:
+            expected |= series_of(point)
     assert sum(value for (name, _), value in expected.items() if name == names.STREAMS.prometheus) >= run.streams
 
     for place in (run.road.agent, run.road.front):
@@ -320,8 +323,8 @@ def test_prometheus_answers_by_this_road(run: Run) -> None:
     answered = 0
     asked = expressions()
     for expression in asked:
-        for variable, value in variables.items():
-            expression = expression.replace(f"${{{variable[1:]}}}", value).replace(variable, value)
+        for variable, value in variables.items():  # `$__range` is not the beginning of `$__range_s`
+            expression = re.sub(rf"\${{{variable[1:]}}}|{re.escape(variable)}\b", value, expression)
         expression = fill(expression)
         try:
             answered += bool(query(run.prometheus, expression))
@@ -333,7 +336,5 @@ def test_prometheus_answers_by_this_road(run: Run) -> None:
 
 def fill(expression: str) -> str:
     """Match anything where a dashboard has a template variable."""
-    import re
-
     expression = re.sub(r'(=|!=|=~|!~)"\$\{?\w+(?::\w+)?\}?"', '=~".*"', expression)
     return re.sub(r"\$\{?\w+(?::\w+)?\}?", "1", expression)

@@ -117,7 +117,10 @@ def test_series_have_the_application_as_job_and_instance_and_no_more_labels(agen
         names.label_name(names.PROVIDER): "anthropic",
         names.label_name(names.REQUEST_MODEL): "claude-sonnet-4-5",
     }
-    assert sorted(plain, key=str) == [{**common, "instance": "one"}, {**common, "instance": "two"}]
+    assert sorted(plain, key=lambda labels: labels["instance"]) == [
+        {**common, "instance": "one"},
+        {**common, "instance": "two"},
+    ]
     assert {name for name, _ in got} == {
         "target_info",
         *(f"{base}_{part}" for base in (DURATION, FIRST_CHUNK) for part in ("bucket", "sum", "count")),

@@ -128,7 +128,6 @@ def record(provider: MeterProvider) -> None:
             meter.create_observable_up_down_counter(name, [lambda _: [Observation(1)]], unit)
 
 
-@pytest.mark.slow
 def test_a_real_collector(tmp_path: Path) -> None:
     """OTLP into the Collector, out of its Prometheus exporter: the very series of the table."""
     collector = Path(os.environ.get("OTELSTREAM_COLLECTOR", ROOT / ".tools" / "bin" / "otelstream-collector"))
