@@ -13,9 +13,9 @@ from otelstream import _semconv as s
 from otelstream.doctor._report import Finding
 
 _OTLP = "/api/v1/otlp"  # where a Prometheus takes OTLP in
-_INFO, _HISTOGRAM = s.INFO.prometheus, s.STREAM_TTFT.prometheus
+_START, _HISTOGRAM = s.START_TIME.prometheus, s.STREAM_TTFT.prometheus
 # One series a process and one a model: cheap in any Prometheus. The dot stands for the underscore too.
-QUERY = f'group by (__name__) ({{__name__=~"{s.INFO.name}|{_HISTOGRAM}(_count)?"}})'
+QUERY = f'group by (__name__) ({{__name__=~"{s.START_TIME.name}(_seconds)?|{_HISTOGRAM}(_count)?"}})'
 
 
 def shown(url: str) -> str:
@@ -38,10 +38,10 @@ def stored(address: str) -> Iterator[Finding]:
         )
         return
     yield from _wrong(url, names)
-    if not names & {_INFO, s.INFO.name}:
+    if not names:
         yield Finding(
             "not-stored",
-            f"{url} has no {_INFO} now: no process sends it metrics, or it does not store them",
+            f"{url} has no {_START} now: no process sends it metrics, or it does not store them",
             "a process has it from instrument() on: look at the scrape's target, or at the exporter's endpoint",
         )
 
@@ -69,10 +69,10 @@ def _names(address: str) -> set[str]:
 
 
 def _wrong(url: str, names: set[str]) -> Iterator[Finding]:
-    if s.INFO.name in names:
+    for name in sorted(names - {_START, _HISTOGRAM, f"{_HISTOGRAM}_count"}):
         yield Finding(
             "names-untranslated",
-            f"{url} stores {s.INFO.name} with its dots: every rule and panel asks for {_INFO}, and finds nothing",
+            f"{url} stores {name}: every rule and panel asks for {_START}, and finds nothing",
             "Prometheus: otlp: translation_strategy: UnderscoreEscapingWithSuffixes (the default); VictoriaMetrics: "
             "-opentelemetry.usePrometheusNaming",
         )

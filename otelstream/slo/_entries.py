@@ -29,6 +29,7 @@ from otelstream._semconv import (
     SDK_VERSION,
     SIDE_EFFECT,
     STALL_SOURCE,
+    START_TIME,
     STREAM_ACTIVE,
     STREAM_FAILURES,
     STREAM_REPETITION_COUNT,
@@ -302,11 +303,14 @@ SYMPTOM_ENTRIES: Final = {
     ),
     "names": Entry(
         title="Metrics under names that nobody asks for",
-        means="Prometheus takes OTLP in and keeps the dots in the names. Every rule and panel asks for underscores: "
-        "they find nothing, and nothing is what they say.",
-        first_query=f'count by (job) ({{__name__="{INFO.name}"}})',
+        means="Prometheus takes OTLP in and keeps the dots in the names, or leaves their suffixes out. Every rule and "
+        "panel asks for underscores and suffixes: they find nothing, and nothing is what they say.",
+        first_query=f'count by (job, __name__) ({{__name__=~"{START_TIME.name}.*"}})',
         look="prometheus.yml: `otlp: translation_strategy`.",
-        causes=("`NoTranslation` or `NoUTF8EscapingWithSuffixes` in prometheus.yml.",),
+        causes=(
+            "Another `translation_strategy` than the default in prometheus.yml.",
+            "VictoriaMetrics takes OTLP in without `-opentelemetry.usePrometheusNaming`.",
+        ),
         do=(
             "Set `otlp: translation_strategy: UnderscoreEscapingWithSuffixes`, which is the default.",
             "Or scrape the processes, or a Collector's `prometheus` exporter.",

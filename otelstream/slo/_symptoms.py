@@ -258,12 +258,14 @@ class Symptoms:
         )
 
     def _names(self, _knobs: Symptom) -> _Told:
-        where = ", ".join((*self.where, f'__name__="{INFO.name}"'))
+        # With dots, without its suffix, or both: every name but the one that all else asks for.
+        other = f'__name__=~"{START_TIME.name}(_seconds)?", __name__!="{START_TIME.prometheus}"'
+        where = ", ".join((*self.where, other))
         return _Told(
             "OtelStreamNamesUntranslated",
             f"count by ({', '.join(self.group)}) ({{{where}}}) > 0",
             "Prometheus stores the metrics under names that no rule and no panel asks for.",
-            f"{self.who}: {INFO.name} has dots in its name. Set `otlp: translation_strategy: "
+            f"{self.who}: {START_TIME.name} is not stored as {START_TIME.prometheus}. Set `otlp: translation_strategy: "
             "UnderscoreEscapingWithSuffixes` in prometheus.yml; until then every other alert is blind.",
         )
 

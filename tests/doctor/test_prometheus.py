@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from otelstream import cli
-from otelstream._semconv import INFO, STREAM_TTFT
+from otelstream._semconv import START_TIME, STREAM_TTFT
 from otelstream.doctor import _prometheus, _setup
 
 from .conftest import Doctor
@@ -65,12 +65,14 @@ def store() -> Iterator[Store]:
 @pytest.mark.parametrize(
     ("names", "codes"),
     [
-        ([INFO.prometheus, f"{TTFT}_count"], []),
-        ([INFO.prometheus], []),  # no stream yet
-        ([INFO.prometheus, TTFT, f"{TTFT}_count"], []),  # both forms are stored
-        ([INFO.name], ["names-untranslated"]),
-        ([INFO.name, INFO.prometheus], ["names-untranslated"]),  # one process by OTLP, another scraped
-        ([INFO.prometheus, TTFT], ["histograms-native"]),
+        ([START_TIME.prometheus, f"{TTFT}_count"], []),
+        ([START_TIME.prometheus], []),  # no stream yet
+        ([START_TIME.prometheus, TTFT, f"{TTFT}_count"], []),  # both forms are stored
+        ([START_TIME.name], ["names-untranslated"]),
+        (["otelstream.start_time_seconds"], ["names-untranslated"]),
+        (["otelstream_start_time"], ["names-untranslated"]),
+        ([START_TIME.name, START_TIME.prometheus], ["names-untranslated"]),  # one process by OTLP, another scraped
+        ([START_TIME.prometheus, TTFT], ["histograms-native"]),
         ([], ["not-stored"]),
     ],
     ids=lambda value: ", ".join(value) or "nothing",
@@ -99,7 +101,7 @@ def test_a_prometheus_that_takes_otlp_in(store: Store, doctor: Doctor, monkeypat
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", f"{store.url}/api/v1/otlp/v1/metrics")
     assert doctor().codes == []
 
-    store.names = [INFO.name]
+    store.names = [START_TIME.name]
     assert doctor().codes == ["names-untranslated"]
 
     store.body = b"<html>"
@@ -108,7 +110,7 @@ def test_a_prometheus_that_takes_otlp_in(store: Store, doctor: Doctor, monkeypat
 
 def test_an_exporter_that_the_program_made(store: Store) -> None:
     """The same for a reader of the running program, wherever it has its endpoint from."""
-    store.names = [INFO.name]
+    store.names = [START_TIME.name]
     reader = {"endpoint": f"{store.url}/api/v1/otlp/v1/metrics"}
 
     found = [*_setup.endpoints({"traces": None, "metrics": {"readers": [reader]}})]
@@ -118,7 +120,7 @@ def test_an_exporter_that_the_program_made(store: Store) -> None:
 
 def test_other_endpoints_are_not_asked(store: Store, doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
     """A Collector is no Prometheus, and traces are no metrics."""
-    store.names = [INFO.name]
+    store.names = [START_TIME.name]
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", f"{store.url}/v1/metrics")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", f"{store.url}/api/v1/otlp/v1/traces")
 
@@ -134,7 +136,7 @@ def test_it_runs_nothing(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_report_says_where(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     """For people: where was looked, and that nothing was wrong there."""
-    store.names = [INFO.prometheus]
+    store.names = [START_TIME.prometheus]
 
     assert cli.main(["doctor", "--prometheus", store.url]) == 0
     assert capsys.readouterr().out == f"nothing found in {store.url}\n"
@@ -142,7 +144,7 @@ def test_the_report_says_where(store: Store, capsys: pytest.CaptureFixture[str])
 
 def test_a_password_is_used_and_not_shown(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     """User and password of the address go to that server, and into no report."""
-    store.names = [INFO.name]
+    store.names = [START_TIME.name]
 
     assert cli.main(["doctor", "--prometheus", store.url.replace("://", "://me:s%40cret@")]) == 1
     assert cli.main(["doctor", "--prometheus", "http://me:s%40cret@127.0.0.1:9"]) == 1

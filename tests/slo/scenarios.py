@@ -452,10 +452,17 @@ SCENES = (
         streams([10] * 60), {series(FOLDED, otelstream__folded__what="model"): "0x60"},
         minutes=60, among="OtelStreamLabelOverflow",
     ),
-    scene(
-        "names with dots are told",
-        {'{__name__="otelstream.info", job="chat", instance="a:1"}': "1x60"},
-        minutes=60, among="OtelStreamNamesUntranslated", fires={"OtelStreamNamesUntranslated": ((5, 59),)},
+    *(
+        scene(
+            f"names {how} are told",
+            {f'{{__name__="{name}", job="chat", instance="a:1"}}': "1x60"},
+            minutes=60, among="OtelStreamNamesUntranslated", fires={"OtelStreamNamesUntranslated": ((5, 59),)},
+        )
+        for how, name in (
+            ("with dots", "otelstream.start_time"),
+            ("with dots and suffixes", "otelstream.start_time_seconds"),
+            ("without suffixes", "otelstream_start_time"),
+        )
     ),
     scene("names with underscores are silence", info("1x60"), minutes=60, among="OtelStreamNamesUntranslated"),
     scene(
