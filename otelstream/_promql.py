@@ -38,22 +38,23 @@ def series(metric: Metric, *matchers: str, suffix: str = "") -> str:
     return f"{metric.prometheus}{suffix}{{{', '.join((*matchers, NO_OVERFLOW))}}}"
 
 
-def counted(selected: str, start: str, window: str, seconds: str) -> str:
+def counted(selected: str, start: str, window: str, seconds: str, line: str = "") -> str:
     """How much a counter counted in a window that ends now, births included; `increase()` where it was reset.
 
     Plain `increase()` never sees what a series was born with: a process that lives for two scrapes would count for
     nothing. What a series had before: its value then; nothing, if its process was there without it, or has begun since;
     else (a new Prometheus, a gap) the least that was seen. `start` selects `otelstream.start_time`, which tells that.
+    `line` begins each line where people read it.
     """
     then = f"last_over_time({selected}[5m] offset {window})"
     born = (
         f"last_over_time({start}[5m] offset {window}) or last_over_time({start}[{window}]) > time() - {seconds} - 120"
     )
     return (
-        f"(((last_over_time({selected}[{window}]) - ({then}"
-        f" or 0 * last_over_time({selected}[{window}]) and on (job, instance) ({born})"
-        f" or min_over_time({selected}[{window}]))) unless resets({selected}[{window}]) > 0)"
-        f" or increase({selected}[{window}]))"
+        f"(((last_over_time({selected}[{window}]){line} - ({then}"
+        f"{line} or 0 * last_over_time({selected}[{window}]) and on (job, instance) ({born})"
+        f"{line} or min_over_time({selected}[{window}]))){line} unless resets({selected}[{window}]) > 0)"
+        f"{line} or increase({selected}[{window}]))"
     )
 
 

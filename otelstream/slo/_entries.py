@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from otelstream._promql import any_of, eq, ne, series, sum_by
+from otelstream._promql import any_of, counted, eq, ne, series, sum_by
 from otelstream._semconv import (
     BLOCK_KIND,
     CACHE,
@@ -45,12 +45,21 @@ from otelstream._semconv import (
     TOOL_NAME,
     TURN_ID,
     VERSION,
+    Metric,
     label_name,
 )
 from otelstream._semconv import (
     CANCELLATION_SIDE_EFFECTS as SIDE_EFFECTS,
 )
 from otelstream.slo._alert import Entry
+
+
+def _counted(metric: Metric, *matchers: str, hours: int = 1) -> str:
+    """What was counted in these hours, as rules and panels count it; over lines, for people read it."""
+    line = "\n "
+    selected = series(metric, *matchers)
+    return f"{line} {counted(selected, START_TIME.prometheus, f'{hours}h', str(hours * 3600), line)}"
+
 
 _REQUEST_IDS = (
     f"Request ids (`{REQUEST_ID}` on the spans), model, region, the first and last minute in UTC, and the "
@@ -99,7 +108,7 @@ BURN_ENTRIES: Final = {
         title="Completion objective",
         means="Streams fail, or take longer from request to end than promised. Failures before the "
         "first byte count here too.",
-        first_query=sum_by((OUTCOME, PHASE, FAULT), f"increase({STREAMS.prometheus}[1h])"),
+        first_query=sum_by((OUTCOME, PHASE, FAULT), _counted(STREAMS)),
         look="*Streams* > How do streams end?, then *Streams* > Which errors?",
         causes=(
             f"Refused before any stream (`before_response`): {_THEIRS_OR_OURS}",
@@ -122,7 +131,7 @@ BURN_ENTRIES: Final = {
         "silence. Status codes and access logs call these successes.",
         first_query=sum_by(
             (FAULT, ERROR_TYPE, REQUEST_MODEL),
-            f"increase({series(STREAM_FAILURES, ne(PHASE, 'before_response'))}[1h])",
+            _counted(STREAM_FAILURES, ne(PHASE, "before_response")),
         ),
         look="*Streams* > 200 is not success: what breaks after it?, then "
         "*Streams* > How old are answers when they break?",
@@ -178,9 +187,7 @@ SYMPTOM_ENTRIES: Final = {
         title="Stop does not stop",
         means="People press Stop or leave, and the upstream stream is not closed, is closed late, "
         "or is read on to its end. Tokens nobody reads are generated and billed, and tools may still run.",
-        first_query=sum_by(
-            (CANCEL_TRIGGER, CANCEL_PROPAGATION, CANCEL_AT), f"increase({CANCELLATIONS.prometheus}[1h])"
-        ),
+        first_query=sum_by((CANCEL_TRIGGER, CANCEL_PROPAGATION, CANCEL_AT), _counted(CANCELLATIONS)),
         look="*Tools and cancels* > What became of a Stop?",
         causes=(
             "`drained`: a gateway or the application reads the upstream to the end after the client left.",
@@ -200,7 +207,7 @@ SYMPTOM_ENTRIES: Final = {
     "side_effects": Entry(
         title="Stopped turns left side effects",
         means="A user stopped a turn whose tools had already acted on the world, and nobody recorded a compensation.",
-        first_query=sum_by((SIDE_EFFECT,), f"increase({SIDE_EFFECTS.prometheus}[6h])"),
+        first_query=sum_by((SIDE_EFFECT,), _counted(SIDE_EFFECTS, hours=6)),
         look="*Tools and cancels* > Which side effects stood after a Stop?",
         causes=(
             "Write tools run mid-stream, before people could stop them.",
@@ -217,7 +224,7 @@ SYMPTOM_ENTRIES: Final = {
         means="A tool started while its input block was still arriving. It acted on a guess.",
         first_query=sum_by(
             (TOOL_NAME, TOOL_CALL_EFFECT, DISPATCH_PHASE),
-            f"increase({series(TOOL_CALLS, eq(DISPATCH_PHASE, 'before_ready'))}[1h])",
+            _counted(TOOL_CALLS, eq(DISPATCH_PHASE, "before_ready")),
         ),
         look="*Tools and cancels* > When do tools start?",
         causes=(
@@ -235,7 +242,7 @@ SYMPTOM_ENTRIES: Final = {
         means="A tool was dispatched although its input was invalid or cut off.",
         first_query=sum_by(
             (TOOL_NAME, TOOL_CALL_INPUT),
-            f"increase({series(TOOL_CALLS, any_of(TOOL_CALL_INPUT, 'invalid', 'incomplete'))}[1h])",
+            _counted(TOOL_CALLS, any_of(TOOL_CALL_INPUT, "invalid", "incomplete")),
         ),
         look="*Tools and cancels* > How good is tool input?",
         causes=(
@@ -248,7 +255,7 @@ SYMPTOM_ENTRIES: Final = {
     "repetition": Entry(
         title="Answers repeat themselves",
         means="The model loops: the same words over and over until the token limit. People pay for it and read it.",
-        first_query=sum_by((REQUEST_MODEL, BLOCK_KIND), f"increase({STREAM_REPETITION_COUNT.prometheus}[1h])"),
+        first_query=sum_by((REQUEST_MODEL, BLOCK_KIND), _counted(STREAM_REPETITION_COUNT)),
         look="*Inside the stream* > Do answers repeat themselves?",
         causes=(
             "A model or sampling change (temperature 0 with long lists), a prompt that quotes itself.",
@@ -264,7 +271,7 @@ SYMPTOM_ENTRIES: Final = {
         title="The provider pauses mid-answer",
         means="Answers freeze between two chunks while the provider is silent. Pauses before tool "
         "input are left out: providers buffer that.",
-        first_query=sum_by((STALL_SOURCE, BLOCK_KIND, REQUEST_MODEL), f"increase({STREAM_STALLS.prometheus}[30m])"),
+        first_query=sum_by((STALL_SOURCE, BLOCK_KIND, REQUEST_MODEL), _counted(STREAM_STALLS)),
         look="*Inside the stream* > Who makes streams pause?",
         causes=(
             "Load at the provider.",
@@ -279,7 +286,7 @@ SYMPTOM_ENTRIES: Final = {
     "retries": Entry(
         title="Retries rise",
         means="Requests need several attempts. People only see a late first token, until the retries run out.",
-        first_query=sum_by((ERROR_TYPE, REQUEST_MODEL), f"increase({STREAM_RETRIES.prometheus}[30m])"),
+        first_query=sum_by((ERROR_TYPE, REQUEST_MODEL), _counted(STREAM_RETRIES)),
         look="*Streams* > Do requests need retries?",
         causes=(_THEIRS_OR_OURS,),
         do=(
@@ -292,7 +299,7 @@ SYMPTOM_ENTRIES: Final = {
         title="Metrics lost their labels",
         means=f"There were more models, routes, tools or error types than a process has room for: what came after is "
         f"counted as `{OTHER}`. Totals and objectives hold; numbers by model, route or tool are incomplete.",
-        first_query=f"sum by (job, {label_name(FOLDED_WHAT)}) (increase({FOLDED.prometheus}[1h])) > 0",
+        first_query=sum_by(("job", FOLDED_WHAT), _counted(FOLDED)) + " > 0",
         look='The query above says what; `{otel_metric_overflow="true"}` finds what the SDK folded beyond us.',
         causes=(
             "Too many routes or models: ids in a route name, a model name with a date or a tenant in it.",

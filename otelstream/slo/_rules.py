@@ -58,9 +58,10 @@ def groups(config: SloConfig) -> list[dict[str, Any]]:
                 "rules": [alert_rule(config, alert) for alert in burn.alerts()],
             }
         )
-    symptoms = [alert_rule(config, alert) for alert in Symptoms(config).alerts()]
-    if symptoms:
-        found.append({"name": "otelstream-symptoms", "rules": symptoms})
+    symptoms = Symptoms(config)
+    records = [{"record": name, "expr": expr} for name, expr in symptoms.records().items()]
+    found.append({"name": "otelstream-symptoms-recordings", "rules": records})
+    found.append({"name": "otelstream-symptoms", "rules": [alert_rule(config, each) for each in symptoms.alerts()]})
     return [group for group in found if group["rules"]]
 
 

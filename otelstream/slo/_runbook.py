@@ -14,6 +14,9 @@ _HEAD = """\
 Every alert of otelstream links to its section here. Pages are for users hurt now; tickets for the next
 working day. Start with *Is it ours or theirs?*, whatever fired.
 
+Queries that count are long, for they see what a series was born with; plain `increase()` does not, and the first
+failure of its kind is what you look for. Paste them whole.
+
 ## Is it ours or theirs?
 
 | what you see | whose | first step |

@@ -54,6 +54,7 @@ class _Told:
     summary: str
     description: str
     keep: bool = False
+    raw: str = ""
 
 
 class Symptoms:
@@ -91,6 +92,7 @@ class Symptoms:
                     name=told.name,
                     severity=knobs.severity,
                     expr=told.expr,
+                    raw=told.raw,
                     hold=knobs.hold,
                     keep=self.config.keep_firing if told.keep and knobs.severity == "page" else None,
                     summary=told.summary,
@@ -99,6 +101,11 @@ class Symptoms:
                 )
             )
         return tuple(found)
+
+    def records(self) -> dict[str, str]:
+        """What alerts read of the past, by name."""
+        knobs = self.config.symptoms.get("retries")
+        return self._retried(knobs) if knobs else {}
 
     def _events(self, metric: Metric, window: Decimal | None, *matchers: str) -> str:
         """Count events, births included."""
@@ -227,22 +234,35 @@ class Symptoms:
 
     def _retries(self, knobs: Symptom) -> _Told:
         where, span = self.where, duration(knobs.window or 0)
-        now = sum_by(self.by_model, self._events(STREAM_RETRIES, knobs.window))
-        streams = sum_by(self.by_model, self._events(STREAMS, knobs.window))
-        usual = (
-            sum_by(self.by_model, f"increase({series(STREAM_RETRIES, *where)}[{DAY}] offset {span})")
-            + " / ("
-            + sum_by(self.by_model, f"increase({series(STREAMS, *where)}[{DAY}] offset {span})")
-            + " > 0)"
-        )
+        counts = self._retried(knobs)
+        # Of yesterday every minute's count was recorded: a day of raw samples would cost more than all the rest.
+        recorded = [f"sum_over_time({name}[{DAY}] offset {span})" for name in counts]
+        plain = [
+            sum_by(self.by_model, f"increase({series(metric, *where)}[{DAY}] offset {span})")
+            for metric in (STREAM_RETRIES, STREAMS)
+        ]
+
+        def rising(now: str, streams: str, before: str, of: str) -> str:
+            usual = f"3 * ({before} / ({of} > 0))"
+            return f"({self._share(now, streams, knobs)})\nunless\n{now} / ({streams} > 0) <= {usual}"
+
         return _Told(
             "OtelStreamRetriesRising",
             # A model without yesterday has no usual ratio, and is judged by the limit alone.
-            f"({self._share(now, streams, knobs)})\nunless\n{now} / ({streams} > 0) <= 3 * ({usual})",
+            rising(*counts, *recorded),
             "Requests need more retries than usual.",
             f"{self.who_model}: {{{{ $value | humanize }}}} retries a stream in the last {span}, over "
             f"{number(knobs.threshold or 0)} and three times the ratio of the day before.",
+            raw=rising(*counts.values(), *plain),
         )
+
+    def _retried(self, knobs: Symptom) -> dict[str, str]:
+        """Retries and streams of the window by model: what records them, and how."""
+        span = duration(knobs.window or 0)
+        return {
+            f"slo:{name}:count{span}": sum_by(self.by_model, self._events(metric, knobs.window))
+            for name, metric in (("stream_retries", STREAM_RETRIES), ("streams", STREAMS))
+        }
 
     def _overflow(self, knobs: Symptom) -> _Told:
         names = '__name__=~"otelstream_.+|gen_ai_client_.+"'

@@ -131,15 +131,16 @@ def tool(values: str, phase: str = "after_end", good: str = "valid") -> dict[str
     return {key: values}
 
 
+ENDED = {
+    "otelstream__stream__outcome": "completed",
+    "otelstream__stream__phase": "finished",
+    "otelstream__stream__fault": "none",
+    **MODEL,
+}
+
+
 def streams(per_minute: list[int]) -> dict[str, str]:
-    key = series(
-        STREAMS,
-        otelstream__stream__outcome="completed",
-        otelstream__stream__phase="finished",
-        otelstream__stream__fault="none",
-        **MODEL,
-    )
-    return {key: counter(per_minute)}
+    return {series(STREAMS, **ENDED): counter(per_minute)}
 
 
 def events(metric: object, per_minute: list[int], **labels: str) -> dict[str, str]:
@@ -428,6 +429,19 @@ SCENES = (
         streams([10] * (DAY + 120)),
         events(STREAM_RETRIES, [2] * (DAY + 120), error__type="overloaded_error"),
         minutes=DAY + 120, among="OtelStreamRetriesRising", fires={"OtelStreamRetriesRising": ((12, 30),)},
+    ),
+    scene(
+        "yesterday's retries count, too, where each process is born with all that it will have",
+        *(
+            {
+                **since(600 * life, 150, f"{life}:1", 10 * life),
+                series(STREAMS, instance=f"{life}:1", **ENDED): f"_x{10 * life} 10x9",
+                series(STREAM_RETRIES, instance=f"{life}:1", error__type="overloaded_error", **MODEL):
+                    f"_x{10 * life} 3x9",
+            }
+            for life in range(15)
+        ),
+        minutes=150, among="OtelStreamRetriesRising", fires={"OtelStreamRetriesRising": ((10, 29),)},
     ),
     scene(
         "a retry of twenty streams is no news",

@@ -44,8 +44,10 @@ def matter(each: Scene) -> list[dict[str, Any]]:
     """The groups of the alerts that a scene looks at: a promtool that runs all of them takes minutes."""
     wanted = [alert for alert in _rules.alerts(CONFIG) if re.fullmatch(each.among, alert.name)]
     endings = tuple({f"-{alert.objective}" for alert in wanted if alert.objective})
-    groups = [group for group in _rules.groups(CONFIG) if endings and group["name"].endswith(endings)]
     rules = [_rules.alert_rule(CONFIG, alert) for alert in wanted if not alert.objective]
+    if any("slo:" in rule["expr"] for rule in rules):
+        endings += ("-symptoms-recordings",)
+    groups = [group for group in _rules.groups(CONFIG) if endings and group["name"].endswith(endings)]
     return [*groups, *([{"name": "otelstream-symptoms", "rules": rules}] if rules else [])]
 
 
