@@ -332,7 +332,8 @@ def _iterated(wrapped: Any, sdk_stream: Any, args: Any, kwargs: Any) -> Any:
     events = wrapped(*args, **kwargs)
     try:
         stream = observed(sdk_stream)
-        if stream is not None and stream.ending is None:
+        # What is below a helper may be read past it: that loop is the application's, and may be left.
+        if stream is not None and stream.ending is None and faults.is_sdk(stream, sys._getframe(1)):
             watch_helper(stream, events)
     except Exception:
         trouble("watching a stream helper")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import Any
@@ -54,6 +55,26 @@ def test_the_response_of_a_stream_is_left(scene: Scene, name: str) -> None:
         next(iter(READS[name](stream)))
 
     assert scene.verdict() == ("cancelled", "none", "app_close")
+
+
+@pytest.mark.parametrize("how", ["for", "async for"])
+def test_what_is_below_a_helper_is_left(scene: Scene, how: str) -> None:
+    """Who reads the stream below a helper, as a framework does, and leaves its own loop has not met a fault."""
+    scene.plays(TEXT)
+
+    def read() -> None:
+        with scene.client.messages.stream(**ASK) as helper:
+            for _ in helper._raw_stream:
+                return
+
+    async def aread() -> None:
+        async with scene.aclient.messages.stream(**ASK) as helper:
+            async for _ in helper._raw_stream:
+                return
+
+    read() if how == "for" else asyncio.run(aread())
+
+    assert (scene.recorder.stream.outcome, scene.recorder.stream.fault) == ("cancelled", "none")
 
 
 @pytest.mark.parametrize(("pieces", "wanted"), [(TEXT, "completed"), (TEXT[:-1], "failed")])
