@@ -33,6 +33,15 @@ def test_every_link_of_the_package_page_is_an_address() -> None:
     assert "](https://example.test/repo/blob/v1.2.3/docs/turns.md)" in made
 
 
+def test_without_an_address_a_link_is_a_name() -> None:
+    """Where the repository's address is not known, none is made up: a path is told as what it is."""
+    made = script("hatch_build.py")["absolute"](
+        "![A picture](docs/a.png)\nSee [it](docs/b.md), [them](https://c.test)", None, "1"
+    )
+
+    assert made == "\nSee it (`docs/b.md`), [them](https://c.test)"
+
+
 def test_the_table_of_versions_is_generated() -> None:
     """The README names the versions that the tests run on today."""
     words = [sys.executable, ROOT / "docs" / "versions.py", "--check"]
