@@ -83,12 +83,9 @@ def _only(data: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _with_current(item: dict[str, Any]) -> dict[str, Any]:
-    if item["type"] == "datasource":
-        current: dict[str, Any] = {}
-    elif item["multi"]:
+    current: dict[str, Any] = {"text": "", "value": ""}  # the first there is
+    if item["type"] != "datasource" and item["multi"]:
         current = {"selected": True, "text": ["All"], "value": ["$__all"]}
-    else:
-        current = {}
     return {**item, "current": current, "skipUrlSync": False}
 
 

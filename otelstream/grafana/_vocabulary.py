@@ -191,7 +191,8 @@ def stat(
             thresholds=_limits(limits or [Limit(None, GREEN)]),
         ),
         empty,
-        {},
+        # Their defaults: Grafana's own schema wants each of them there.
+        {"options": {"wideLayout": True, "showPercentChange": False, "percentChangeColorMode": "standard"}},
     )
 
 
@@ -240,8 +241,10 @@ def table(
         ),
         empty,
         {
-            "fieldConfig": {"defaults": {"links": _links(link), "custom": {"cellOptions": {"type": "auto"}}}},
-            "options": {"cellHeight": "sm"},
+            "fieldConfig": {
+                "defaults": {"links": _links(link), "custom": {"cellOptions": {"type": "auto"}, "inspect": False}}
+            },
+            "options": {"cellHeight": "sm", "frameIndex": 0},
         },
     )
 
@@ -267,7 +270,8 @@ def heatmap(question: str, read: str, query: Query, unit: str, *, empty: str = E
             "filterValues": {"le": 1e-09},
             "legend": {"show": True},
             "rowsFrame": {"layout": "auto"},
-            "tooltip": {"show": True, "yHistogram": False},
+            "showValue": "never",
+            "tooltip": {"mode": "single", "yHistogram": False},
             "yAxis": {"axisPlacement": "left", "reverse": False, "unit": unit},
         },
     }
