@@ -15,7 +15,7 @@ from otelstream.doctor._report import Finding
 _OTLP = "/api/v1/otlp"  # where a Prometheus takes OTLP in
 _START, _HISTOGRAM = s.START_TIME.prometheus, s.STREAM_TTFT.prometheus
 # One series a process and one a model: cheap in any Prometheus. The dot stands for the underscore too.
-QUERY = f'group by (__name__) ({{__name__=~"{s.START_TIME.name}(_seconds)?|{_HISTOGRAM}(_count)?"}})'
+QUERY = f'group by (__name__, job) ({{__name__=~"{s.START_TIME.name}(_seconds)?|{_HISTOGRAM}(_count)?"}})'
 
 
 def shown(url: str) -> str:
@@ -28,7 +28,7 @@ def stored(address: str) -> Iterator[Finding]:
     """Ask the Prometheus at *address*; that nothing is stored there is a finding as well."""
     url = shown(address)
     try:
-        names = _names(address)
+        series = _series(address)
     except (OSError, ValueError, LookupError, TypeError) as error:
         why = getattr(error, "reason", None) or str(error) or type(error).__name__
         yield Finding(
@@ -37,8 +37,8 @@ def stored(address: str) -> Iterator[Finding]:
             "give its base address, as http://localhost:9090 (VictoriaMetrics: port 8428)",
         )
         return
-    yield from _wrong(url, names)
-    if not names:
+    yield from _wrong(url, series)
+    if not series:
         yield Finding(
             "not-stored",
             f"{url} has no {_START} now: no process sends it metrics, or it does not store them",
@@ -51,12 +51,13 @@ def taken_in(endpoint: str | None) -> Iterator[Finding]:
     base, found, _ = (endpoint or "").partition(_OTLP)
     if found:
         try:
-            yield from _wrong(shown(base), _names(base))
+            yield from _wrong(shown(base), _series(base))
         except (OSError, ValueError, LookupError, TypeError):
             return
 
 
-def _names(address: str) -> set[str]:
+def _series(address: str) -> set[tuple[str, str]]:
+    """The names that are there, each with its job."""
     parts = urllib.parse.urlsplit(address)
     if parts.scheme not in ("http", "https"):
         raise ValueError("it is no http address")
@@ -65,16 +66,24 @@ def _names(address: str) -> set[str]:
     if who:
         asked.add_header("Authorization", "Basic " + base64.b64encode(who.encode()).decode())
     with urllib.request.urlopen(asked, timeout=5) as answer:
-        return {each["metric"]["__name__"] for each in json.load(answer)["data"]["result"]}
+        found = [each["metric"] for each in json.load(answer)["data"]["result"]]
+    return {(labels["__name__"], labels.get("job", "")) for labels in found}
 
 
-def _wrong(url: str, names: set[str]) -> Iterator[Finding]:
+def _wrong(url: str, series: set[tuple[str, str]]) -> Iterator[Finding]:
+    names = {name for name, _ in series}
     for name in sorted(names - {_START, _HISTOGRAM, f"{_HISTOGRAM}_count"}):
         yield Finding(
             "names-untranslated",
             f"{url} stores {name}: every rule and panel asks for {_START}, and finds nothing",
             "Prometheus: otlp: translation_strategy: UnderscoreEscapingWithSuffixes (the default); VictoriaMetrics: "
             "-opentelemetry.usePrometheusNaming",
+        )
+    if (_START, "") in series:
+        yield Finding(
+            "no-job",
+            f"{url} stores {_START} without the label job: rules and panels select and count by it",
+            "scrape, or make it of service_name as it comes in: VictoriaMetrics, -relabelConfig; instance likewise",
         )
     if _HISTOGRAM in names and f"{_HISTOGRAM}_count" not in names:
         yield Finding(

@@ -32,6 +32,7 @@ CODES: Final[Mapping[str, str]] = {
     "prometheus-unreachable": "what was named as a Prometheus does not answer as one",
     "not-stored": "the Prometheus that was named has nothing of otelstream's now",
     "names-untranslated": "a Prometheus keeps dots in the names, or leaves suffixes out: no rule or panel finds them",
+    "no-job": "a Prometheus stores series without the label job, by which rules and panels select",
     "histograms-native": "a Prometheus stores native histograms, which no panel reads",
     "double-spans": "one call gets more than one span",
     "content-captured": "prompts or answers leave the process by somebody else's telemetry",

@@ -26,6 +26,7 @@ class Store:
 
     def __init__(self) -> None:
         self.names: list[str] = []
+        self.labels = {"job": "chat"}
         self.asked: list[str] = []
         self.who: list[str | None] = []
         self.body: bytes | None = None
@@ -39,7 +40,7 @@ class Store:
                     return
                 store.who.append(self.headers["Authorization"])
                 store.asked += parse_qs(at.query)["query"]
-                result = [{"metric": {"__name__": name}, "value": [0, "1"]} for name in store.names]
+                result = [{"metric": {"__name__": name, **store.labels}, "value": [0, "1"]} for name in store.names]
                 self.send_response(200)
                 self.end_headers()
                 answer = {"status": "success", "data": {"resultType": "vector", "result": result}}
@@ -85,6 +86,13 @@ def test_what_is_stored(names: list[str], codes: list[str], store: Store, doctor
 
     assert (seen.exit_code, seen.codes) == (int(bool(codes)), codes)
     assert store.asked == [_prometheus.QUERY]
+
+
+def test_series_without_a_job(store: Store, doctor: Doctor) -> None:
+    """What came in by OTLP into a store that makes no job of the service's name is selected by nothing."""
+    store.names, store.labels = [START_TIME.prometheus, f"{TTFT}_count"], {}
+
+    assert doctor("--prometheus", store.url).codes == ["no-job"]
 
 
 def test_what_does_not_answer_as_one(store: Store, doctor: Doctor) -> None:
