@@ -4,32 +4,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-QUESTION = "How is the weather in Oslo?"
-MODEL = "claude-sonnet-4-5"
-GPT = "gpt-4.1"
-Leave = Callable[[], bool]  # asked after each piece: whether to leave off
-
-
-def get_weather(city: str) -> str:
-    """Look the weather up.
-
-    Args:
-        city: where.
-    """
-    return f"Calm in {city}."
-
-
-@dataclass(frozen=True)
-class Case:
-    """A way to use a framework, and how one leaves off in it."""
-
-    run: Callable[[Leave], Any]
-    packages: tuple[str, ...]  # the first names the framework
-    leaves_by: str
+from .apart import APART
+from .case import GPT, MODEL, PARAMETERS, QUESTION, Case, Leave, get_weather
+from .clients import CLIENTS
 
 
 async def pydantic_ai(leave: Leave) -> None:
@@ -169,8 +148,7 @@ def litellm_closed(leave: Leave) -> None:
 def litellm(leave: Leave, *, closes: bool = False) -> None:
     import litellm
 
-    parameters = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
-    tools = [{"type": "function", "function": {"name": "get_weather", "parameters": parameters}}]
+    tools = [{"type": "function", "function": {"name": "get_weather", "parameters": PARAMETERS}}]
     messages: list[Any] = [{"role": "user", "content": QUESTION}]
     while True:
         chunks = []
@@ -277,7 +255,7 @@ def haystack(leave: Leave) -> None:
             raise
 
 
-CASES = {
+TOGETHER = {
     "Pydantic AI": Case(pydantic_ai, ("pydantic-ai-slim",), "`break` in `async with agent.run_stream()`"),
     "LangChain, agent": Case(langchain, ("langchain", "langchain-anthropic"), "`break` from `agent.stream()`"),
     "LangChain, agent, async": Case(
@@ -299,7 +277,9 @@ CASES = {
     "smolagents": Case(smolagents, ("smolagents",), "`break` from `agent.run(stream=True)`"),
     "Agno": Case(agno, ("agno",), "`break` from `agent.run(stream=True)`"),
     "Agno, async": Case(agno_async, ("agno",), "`break` from `agent.arun(stream=True)`"),
-    "Instructor": Case(instructor, ("instructor",), "`break` from `create_partial()`"),
+    "Instructor": Case(instructor, ("instructor",), "`break` from `create_partial()`", schema=True),
     "Strands": Case(strands, ("strands-agents",), "`break` from `agent.stream_async()`"),
     "Haystack": Case(haystack, ("haystack-ai", "anthropic-haystack"), "an exception in `streaming_callback`"),
 }
+
+CASES = {**TOGETHER, **APART, **CLIENTS}
