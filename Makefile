@@ -66,12 +66,15 @@ docs: .venv-docs/ready ## build the documentation site; a broken link or a page 
 recipes: .venv-recipes/ready ## run the recipes of the documentation in every framework
 	.venv-recipes/bin/python -m pytest tests/recipes tests/hop/test_wsgi.py
 
+browsers: .venv-recipes/ready ## press Stop, abort and close the tab in a real browser on each recipe, and write their table (needs Chromium)
+	cd tests && PYTHONPATH=.:.. ../.venv-recipes/bin/python -m recipes.browsers --docs
+
 .venv-frameworks/ready: pyproject.toml tests/frameworks/requirements.txt
 	$(PYTHON) -m venv .venv-frameworks
 	.venv-frameworks/bin/python -m pip install --quiet -e '.[testing]' -r tests/frameworks/requirements.txt
 	@touch $@
 
-frameworks: .venv-frameworks/ready ## run agent frameworks against the local provider, and write their table (ten minutes)
+frameworks: .venv-frameworks/ready ## run agent frameworks and the clouds' clients against the local provider, and write their tables (half an hour)
 	cd tests && PYTHONPATH=. ../.venv-frameworks/bin/python -m frameworks.run --docs
 
 .venv-dist/ready: tests/package/requirements.txt
@@ -85,6 +88,9 @@ dist: .venv-dist/ready ## build sdist and wheel, check what is in them, use the 
 	.venv-dist/bin/twine check --strict dist/*
 	.venv-dist/bin/python tests/package/distribution.py
 	.venv-dist/bin/python tests/package/distribution.py --pythons 3.10 3.11 3.12 3.13 3.14
+
+follow: .venv-dist/ready ## do what the FastAPI page says, from `pip install` on, with the wheel of dist/ (after `make dist`)
+	$(PYTHON) tests/package/ten_minutes.py
 
 lowest: .venv-dist/ready ## the lowest versions of all direct dependencies: resolved, installed, a stream observed (LOWEST_PYTHON=3.10)
 	mkdir -p build && rm -rf build/lowest-venv
@@ -196,4 +202,4 @@ fmt: $(VENV)/ready ## format and fix what can be fixed
 clean: ## remove what the other targets made
 	rm -rf .venv .venv-* .tools build dist mutants otelstream.html
 
-.PHONY: help dist lowest notes sbom audit docs recipes frameworks demo demo-all generate previews e2e collector e2e-collector e2e-engine probes bench bench-openai matrix table foreign companions fuzz soak mutate test pins lint types fmt clean
+.PHONY: help browsers dist follow lowest notes sbom audit docs recipes frameworks demo demo-all generate previews e2e collector e2e-collector e2e-engine probes bench bench-openai matrix table foreign companions fuzz soak mutate test pins lint types fmt clean
