@@ -52,12 +52,14 @@ STREAMLIT = """
 import json, sys, otelstream
 from streamlit.web.cli import main
 
+app, said, port = sys.argv[1:]  # Streamlit gives its script an argv of its own
+
 @otelstream.on_stream_end
 def tell(view):
-    with open(sys.argv[2], "a") as file:
+    with open(said, "a") as file:
         file.write(json.dumps([view.outcome, view.trigger, view.propagation]) + "\\n")
 
-main(["run", sys.argv[1], "--server.port", sys.argv[3], "--server.headless", "true", "--server.address", "127.0.0.1",
+main(["run", app, "--server.port", port, "--server.headless", "true", "--server.address", "127.0.0.1",
       "--browser.gatherUsageStats", "false", "--server.fileWatcherType", "none"], standalone_mode=False)
 """
 
