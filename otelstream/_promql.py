@@ -47,14 +47,20 @@ def counted(selected: str, start: str, window: str, seconds: str, line: str = ""
     `line` begins each line where people read it.
     """
     then = f"last_over_time({selected}[5m] offset {window})"
-    born = (
-        f"last_over_time({start}[5m] offset {window}) or last_over_time({start}[{window}]) > time() - {seconds} - 120"
-    )
+    born = began(start, window, seconds)
     return (
         f"(((last_over_time({selected}[{window}]){line} - ({then}"
         f"{line} or 0 * last_over_time({selected}[{window}]) and on (job, instance) ({born})"
         f"{line} or min_over_time({selected}[{window}]))){line} unless resets({selected}[{window}]) > 0)"
         f"{line} or increase({selected}[{window}]))"
+    )
+
+
+def began(start: str, window: str, seconds: str, before: str = "5m") -> str:
+    """The processes that were there before a window, or have begun in it: what is new of theirs is new."""
+    return (
+        f"last_over_time({start}[{before}] offset {window})"
+        f" or last_over_time({start}[{window}]) > time() - {seconds} - 120"
     )
 
 

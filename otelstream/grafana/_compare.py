@@ -26,7 +26,7 @@ from otelstream._semconv import (
     TOOL_PAUSE,
     label_name,
 )
-from otelstream.grafana._queries import JOB, RANGE, WHERE, per_minute, per_second, quantile, share, total
+from otelstream.grafana._queries import JOB, RANGE, RATE, WHERE, per_minute, per_second, quantile, share, total
 from otelstream.grafana._vocabulary import Board, Query, Row, table, timeseries, variable
 
 WEEK: Final = " offset 1w"
@@ -191,9 +191,10 @@ def _texture() -> Row:
 
 
 def _versions(config: SloConfig) -> Row:
+    # Of a process that has gone the last counts are still drawn: so is what it was.
     version = (
         f" * on (job, instance) group_left ({_VERSION}) group by (job, instance, {_VERSION}) "
-        f'({INFO.prometheus}{{{WHERE}, {label_name(SDK_NAME)}="$sdk"}})'
+        f'(last_over_time({INFO.prometheus}{{{WHERE}, {label_name(SDK_NAME)}="$sdk"}}[{RATE}]))'
     )
 
     def by_version(expr: str) -> str:

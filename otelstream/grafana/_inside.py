@@ -24,7 +24,7 @@ from otelstream._semconv import (
     STREAMS,
     label_name,
 )
-from otelstream.grafana._queries import RATE, of, per_minute, per_second, quantile, share
+from otelstream.grafana._queries import drawn, of, per_minute, per_second, quantile, share
 from otelstream.grafana._vocabulary import Board, Query, Row, heatmap, timeseries, traces
 
 
@@ -62,7 +62,7 @@ def _flow() -> Row:
                     "Where do the gaps lie?",
                     "Chunks by the gap before them. A dark band at one height far from the rest is a buffer on the "
                     "way that flushes in lumps; a smear upwards is load.",
-                    Query(f"sum by (le) (increase({of(STREAM_GAP_BUCKET)}[{RATE}]))", "{{le}}"),
+                    Query(f"sum by (le) ({drawn(of(STREAM_GAP_BUCKET))})", "{{le}}"),
                     "s",
                 ),
             ),

@@ -40,6 +40,7 @@ _PANEL_KEYS: Final = (
     "description",
     "gridPos",
     "datasource",
+    "maxDataPoints",
     "fieldConfig",
     "options",
     "targets",
@@ -92,7 +93,15 @@ def _with_current(item: dict[str, Any]) -> dict[str, Any]:
 def _panel(panel: dict[str, Any]) -> dict[str, Any]:
     kept = _only(panel, _PANEL_KEYS)
     if kept["type"] == "row":
-        for key in ("fieldConfig", "options", "targets", "transformations", "datasource", "description"):
+        for key in (
+            "fieldConfig",
+            "options",
+            "targets",
+            "transformations",
+            "datasource",
+            "description",
+            "maxDataPoints",
+        ):
             kept.pop(key, None)
         kept["panels"] = [_panel(inner) for inner in kept.get("panels", [])]
         return kept

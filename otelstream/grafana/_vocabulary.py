@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import grafanalib.core as g
 
+POINTS: Final = 240  # of a line: one that sees births costs some rates, and half a screen has no room for more
 DATASOURCE: Final = {"type": "prometheus", "uid": "${prometheus_datasource}"}
 EMPTY: Final = "No streams in this time range"
 GREEN, YELLOW, ORANGE, RED = "green", "yellow", "orange", "red"
@@ -80,7 +81,7 @@ def _limits(limits: Sequence[Limit]) -> list[dict[str, Any]]:
 
 def _named(panel: Any, no_value: str, extra: dict[str, Any]) -> Any:
     panel.dataSource = DATASOURCE
-    panel.maxDataPoints = None
+    panel.maxDataPoints = POINTS if isinstance(panel, g.TimeSeries) else None
     panel.editable = False
     panel.extraJson = _merge({"fieldConfig": {"defaults": {"noValue": no_value}}}, extra)
     return panel
@@ -276,7 +277,7 @@ def heatmap(question: str, read: str, query: Query, unit: str, *, empty: str = E
         },
     }
     panel = g.Panel(title=question, description=read, targets=_targets([query], "heatmap"))
-    panel.dataSource, panel.maxDataPoints, panel.editable = DATASOURCE, None, False
+    panel.dataSource, panel.maxDataPoints, panel.editable = DATASOURCE, POINTS, False
     return _Raw(panel, body)
 
 

@@ -93,7 +93,7 @@ def _evaluate(folder: Path, rules: list[dict[str, Any]], start: int, step: int) 
         for rule in rules:
             for found in server.query_range(rule["expr"], start, END, step):
                 labels = {key: value for key, value in found["metric"].items() if key != "__name__"}
-                text = ",".join(f'{key}="{value}"' for key, value in {**labels, **rule["labels"]}.items())
+                text = ",".join(f'{key}="{value}"' for key, value in {**labels, **rule.get("labels", {})}.items())
                 lines.extend(
                     (rule["record"], f"{rule['record']}{{{text}}} {value} {second}")
                     for second, value in found["values"]

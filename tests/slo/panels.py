@@ -50,6 +50,7 @@ class View:
         values = {item["name"]: item.get("allValue") or "" for item in dashboard["templating"]["list"]}
         values.update({"sdk": "anthropic", **dict(self.chosen)})
         values["__rate_interval"] = f"{max(self.step() + self.scrape, 4 * self.scrape)}s"
+        values["__rate_interval_ms"] = str(1000 * max(self.step() + self.scrape, 4 * self.scrape))
         values["__range"] = f"{self.span}s"
         values["__range_s"] = str(self.span)
         return re.sub(r"\$\{?(\w+)\}?", lambda found: values[found[1]], expr)
