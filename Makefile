@@ -47,6 +47,9 @@ generate: $(VENV)/ready ## make the rules, dashboards, runbook and tables of the
 previews: $(VENV)/ready ## draw the dashboards from their JSON and a real Prometheus (development only)
 	cd tests && ../$(RUN) -m slo.previews
 
+live-hour: $(VENV)/ready ## an hour of real processes, a real Prometheus, and every panel against what they had counted (MINUTES=6)
+	cd tests && ../$(RUN) -m slo.live_hour run ../build/live-$$(date +%s) --minutes $(or $(MINUTES),75)
+
 e2e: $(VENV)/ready ## simulator, SDK, Prometheus, rules, Alertmanager, a webhook: the page comes, or does not
 	$(RUN) -m pytest -m slow tests/slo -s
 
@@ -202,4 +205,4 @@ fmt: $(VENV)/ready ## format and fix what can be fixed
 clean: ## remove what the other targets made
 	rm -rf .venv .venv-* .tools build dist mutants otelstream.html
 
-.PHONY: help browsers dist follow lowest notes sbom audit docs recipes frameworks demo demo-all generate previews e2e collector e2e-collector e2e-engine probes bench bench-openai matrix table foreign companions fuzz soak mutate test pins lint types fmt clean
+.PHONY: help browsers dist follow lowest notes sbom audit docs recipes frameworks demo demo-all generate previews live-hour e2e collector e2e-collector e2e-engine probes bench bench-openai matrix table foreign companions fuzz soak mutate test pins lint types fmt clean
