@@ -51,6 +51,8 @@ def shown(value: float, unit: str) -> str:
         return f"{value / 3600:.3g} h" if abs(value) < 172800 else f"{value / 86400:.3g} d"
     if unit == "cps":
         return f"{value:.3g} c/s"
+    if abs(value) >= 10_000 and unit in ("short", "cpm"):
+        return f"{value / 1000:.3g} K"
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
