@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextvars import copy_context
 
 logger = logging.getLogger("otelstream")
 _seen: set[tuple[str, str]] = set()
@@ -24,6 +25,7 @@ def trouble(where: str) -> None:
         while traceback is not None and traceback.tb_next is not None:
             traceback = traceback.tb_next
         at = f"{traceback.tb_frame.f_code.co_filename}:{traceback.tb_lineno}" if traceback else "unknown place"
-        logger.warning("%s failed (%s at %s); the stream goes on, its telemetry may be incomplete", where, kind, at)
+        said = "%s failed (%s at %s); the stream goes on, its telemetry may be incomplete"
+        copy_context().run(logger.warning, said, where, kind, at)  # a handler may set variables, in a finaliser too
     except Exception:  # a logging handler of the application's may raise
         return

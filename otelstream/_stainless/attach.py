@@ -11,7 +11,6 @@ from importlib import import_module
 from inspect import iscoroutinefunction
 from typing import Any
 
-from opentelemetry import trace
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.trace import Span
 
@@ -21,6 +20,7 @@ from otelstream._core.process.closing import end
 from otelstream._core.process.runtime import Runtime, when_idle
 from otelstream._core.process.tap import aread, read
 from otelstream._core.record.stream import StreamObservation
+from otelstream._core.turns.variable import current
 from otelstream._stainless import closes, faults, native, raw, response, whole
 from otelstream._stainless.faults import before_stream, observed
 from otelstream._stainless.hooks import Hooks
@@ -310,7 +310,7 @@ def _refused(stream: StreamObservation | None, error: BaseException) -> None:
 
 def _as_current(stream: StreamObservation | None) -> AbstractContextManager[Any]:
     if stream is not None and stream.own_span and stream.span is not None:
-        return trace.use_span(stream.span, record_exception=False, set_status_on_exception=False)
+        return current(stream.span)
     return nullcontext()
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from opentelemetry.trace import Span
 
 from otelstream import _semconv as s
+from otelstream._core.emit import outbox
 from otelstream._core.emit.span import take, unreadable_span
 from otelstream._core.process.closing import end as end_stream
 from otelstream._core.process.drops import dropped
@@ -53,8 +54,11 @@ def observe_end(stream: StreamObservation, response: Any) -> None:
     """Be called when the SDK's observer of `response` learns how its body ended. Does nothing without one."""
     observer = getattr(getattr(response, "stream", None), "stream_observer", None)
     original = getattr(observer, "end", None)
-    if observer is None or original is None or stream.span is None or not _is_adopted(stream):
-        return  # where the record goes on somebody else's span the SDK's is left alone
+    if observer is None or original is None:
+        return
+    if stream.span is None or not _is_adopted(stream):  # the SDK's is left alone
+        _end_apart(observer)
+        return
     if not stream.span.is_recording():  # a hook has read the whole body, and with it ended the span
         return
 
@@ -79,7 +83,7 @@ def observe_end(stream: StreamObservation, response: Any) -> None:
             _write(stream)
             raise
         finally:
-            observer.end(how, error)
+            _finish(observer, how, error)
 
     observer.end = end
     stream.native = True
@@ -92,6 +96,22 @@ def observe_end(stream: StreamObservation, response: Any) -> None:
             alive.end("closed")
 
     stream.native_end = end_at_exit
+
+
+def _end_apart(observer: Any) -> None:
+    def end(how: str, error: BaseException | None = None) -> None:
+        vars(observer).pop("end", None)
+        _finish(observer, how, error)
+
+    observer.end = end
+
+
+def _finish(observer: Any, how: str, error: BaseException | None) -> None:
+    """Let the SDK end its span: processors set context variables, and what closes may be a finaliser, anywhere."""
+    if how == "closed":
+        outbox.apart(lambda: observer.end(how, error))
+    else:
+        observer.end(how, error)
 
 
 def _write(stream: StreamObservation) -> None:

@@ -12,7 +12,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from typing import Any
 
 from otelstream._trouble import trouble
@@ -31,6 +31,7 @@ _emitting: set[int] = set()  # threads in which an emission is under way
 _working: dict[object, int] = {}  # who drains, or is about to: its thread, 0 before that runs
 _finalising: set[int] = set()  # threads in which a finaliser of ours runs
 collecting = 0  # the thread in which the cyclic collector is at work: others hold nothing because of it
+_held: dict[int, list[Context]] = {}  # by thread: what its variables were when garbage was collected
 
 
 def reentered() -> bool:
@@ -86,16 +87,46 @@ def take(steps: deque[Step]) -> None:
 
     The step that it struck in is taken again: some may count twice then, none is lost.
     """
-    apart(lambda: _take(steps))
+    try:
+        apart(lambda: _take(steps))
+    finally:
+        let_go()
 
 
 def apart(step: Step) -> None:
     """Run `step` in a copy of this context.
 
-    Exporters and processors set a context variable. Where setting it frees what holds a stream, a finaliser sets it
-    again in the middle: CPython (3.10 to 3.13) then keeps a reference to memory that is free. A copy is a state apart.
+    Exporters and processors set a context variable. A finaliser that does so in the midst of setting one (that frees
+    what it replaces, and until 3.12 may collect garbage) leaves CPython with a reference to memory that is free. A
+    copy is a state apart; and what was looked up before is looked up anew after a run.
     """
     copy_context().run(step)
+
+
+def hold() -> None:
+    """Keep what the variables are now. What is being set in this thread may be reading it."""
+    _held.setdefault(_thread.get_ident(), []).append(copy_context())
+
+
+def let_go() -> None:
+    """Nothing is being set in this thread that was before: what was kept can go. All is looked up anew after it."""
+    for context in _held.pop(_thread.get_ident(), ()):
+        context.run(_nothing)
+
+
+def collection(phase: str) -> None:
+    """Told of both ends of a collection: what finalisers set in the midst of an emission does no harm."""
+    global collecting
+    ident = _thread.get_ident()
+    if ident in _emitting:
+        hold()
+    elif phase == "start":
+        let_go()
+    collecting = ident if phase == "start" else 0
+
+
+def _nothing() -> None:
+    pass
 
 
 def _take(steps: deque[Step]) -> None:
@@ -169,5 +200,6 @@ def restart() -> None:
     collecting = 0
     _jobs.clear()
     _emitting.clear()
+    _held.clear()
     _working.clear()
     _finalising.clear()

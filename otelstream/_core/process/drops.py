@@ -45,12 +45,9 @@ def _decide(stream: StreamObservation, then: Callable[[], object] | None) -> Non
 
 
 def _on_collection(phase: str, _: dict[str, int]) -> None:
-    if phase == "start":
-        outbox.collecting = _thread.get_ident()
-        return
-    while _dropped:
+    while phase == "stop" and _dropped:
         _decide(*_dropped.popleft())
-    outbox.collecting = 0
+    outbox.collection(phase)
 
 
 def watch() -> None:

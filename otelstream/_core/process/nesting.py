@@ -8,7 +8,7 @@ from contextvars import ContextVar, Token
 from typing import NamedTuple
 
 from otelstream._core.record.stream import StreamObservation
-from otelstream._core.turns.turn import reset
+from otelstream._core.turns.variable import put, reset
 
 
 class _Making(NamedTuple):
@@ -23,12 +23,12 @@ Mark = Token["_Making | None"]
 
 def enter(stream: StreamObservation | None, *, router: bool = False) -> Mark:
     """A request begins: of `stream`, or of nobody that is observed. To be left by `leave()` in the same context."""
-    return _making.set(_Making(stream, router))
+    return put(_making, _Making(stream, router))
 
 
 def put_off(begin: Callable[[], StreamObservation | None]) -> Mark:
     """A request begins whose record shall begin with its first attempt. To be left by `leave()`."""
-    return _making.set(_Making(None, False, begin))
+    return put(_making, _Making(None, False, begin))
 
 
 def leave(mark: Mark) -> None:
@@ -51,7 +51,7 @@ def attempted() -> StreamObservation | None:
     """The stream whose request is attempted in this context, begun here if that was put off."""
     making = _making.get()
     if making is not None and making.begin is not None and making.stream is None:
-        _making.set(making._replace(stream=making.begin()))  # whoever put it off sets back what was before
+        put(_making, making._replace(stream=making.begin()))  # whoever put it off sets back what was before
     return current()
 
 

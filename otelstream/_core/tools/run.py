@@ -19,6 +19,7 @@ from otelstream._core.record.place import here
 from otelstream._core.tools import parked
 from otelstream._core.tools.registry import registry, serving
 from otelstream._core.turns import turn as turns
+from otelstream._core.turns import variable
 from otelstream._trouble import trouble
 
 
@@ -51,7 +52,7 @@ class Run:
             if call is not None and self._stamped:
                 registry.dispatched(call, self.evidence, self._began, guessed=self.guessed)
             if call is not None:
-                self._token = serving.set(call)
+                self._token = variable.put(serving, call)
             self._open_span()
             if call is not None and self.span is not None:
                 call.span = self.span
@@ -66,7 +67,7 @@ class Run:
             now = clock()
             call = self.call
             if self._token is not None:
-                turns.reset(serving, self._token)
+                variable.reset(serving, self._token)
             if call is None:
                 parked.ran(self._began, now, here(), turns.current())
             else:
@@ -100,7 +101,7 @@ class Run:
         if not is_instrumentation_enabled():
             return
         self.span, self._own_span = tool_spans.start(runtime, self.name, self.call), True
-        self._context = trace.use_span(self.span, record_exception=False, set_status_on_exception=False)
+        self._context = variable.current(self.span)
         self._context.__enter__()
 
     def _close_span(self, error: BaseException | None) -> None:

@@ -8,14 +8,14 @@ import threading
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar, Token
-from typing import Any
+from contextvars import ContextVar
 
 from opentelemetry import trace
 
 from otelstream._core.record.stream import StreamObservation
 from otelstream._core.turns import question
 from otelstream._core.turns.question import MAX_STREAMS, Turn, related
+from otelstream._core.turns.variable import put, reset
 from otelstream._trouble import trouble
 
 __all__ = ["MAX_STREAMS", "Request", "Turn", "related"]
@@ -216,7 +216,7 @@ def begun(stream: StreamObservation) -> None:
     """Tell the served request we are in of a stream, or the context of its newest one."""
     if stream.turn is not None and stream.turn.implicit:
         # The stream holds its turn and not the other way round: a cycle would keep both for the collector.
-        _own.set(stream)
+        put(_own, stream)
     request = _request.get()
     if request is not None and not request.over:
         request.begun(stream)
@@ -231,7 +231,7 @@ def restart() -> None:
 @contextmanager
 def inside(turn: Turn) -> Iterator[None]:
     """Be inside a turn's block."""
-    token = _block.set(turn)
+    token = put(_block, turn)
     try:
         yield
     finally:
@@ -241,16 +241,8 @@ def inside(turn: Turn) -> Iterator[None]:
 @contextmanager
 def serving(request: Request) -> Iterator[None]:
     """Be inside a served request."""
-    token = _request.set(request)
+    token = put(_request, request)
     try:
         yield
     finally:
         reset(_request, token)
-
-
-def reset(variable: ContextVar[Any], token: Token[Any]) -> None:
-    """Take a context variable back, where that is still the same context."""
-    try:
-        variable.reset(token)
-    except ValueError:  # another context: a generator that is resumed elsewhere
-        return
