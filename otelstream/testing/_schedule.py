@@ -7,7 +7,8 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from otelstream.testing._events import Event, ScriptError
+from otelstream.testing._events import Event
+from otelstream.testing._numbers import check
 
 
 @dataclass(frozen=True)
@@ -30,18 +31,13 @@ class Schedule:
     split: int | None = None
 
     def __post_init__(self) -> None:
-        gaps = [self.gap] if isinstance(self.gap, (int, float)) else [*self.gap]
-        for name, least, values in (
-            ("first", 0, [self.first]),
-            ("gap", 0, gaps),
-            ("headers", 0, [self.headers]),
-            ("pauses", 0, [*self.pauses.values()]),
-            ("jitter", 0, [self.jitter]),
-            ("coalesce", 1, [self.coalesce]),
-            ("split", 1, [1 if self.split is None else self.split]),
-        ):
-            if values and min(values) < least:
-                raise ScriptError(f"{name}={min(values)}: at least {least}")
+        gaps = self.gap if isinstance(self.gap, Sequence) and not isinstance(self.gap, str) else [self.gap]
+        for gap in gaps:
+            check({"gap": gap})
+        for pause in self.pauses.values():
+            check({"pauses": pause})
+        check({name: getattr(self, name) for name in ("first", "jitter", "coalesce", "split")})
+        check({"seconds before the headers": self.headers})
 
     def gaps(self, events: Sequence[Event]) -> list[float]:
         """The seconds before each of *events*."""

@@ -18,6 +18,7 @@ from otelstream.testing import (
     Schedule,
     ScriptError,
 )
+from otelstream.testing._orders import parse_fault
 
 from .wire import ASK, Wire
 
@@ -76,12 +77,12 @@ class TestSteering:
             ("text_long; cut_after=chunk:3", "unexpected keyword argument 'chunk'"),
             ("text_short; cut_after=chunks:40", "it has only 2 chunks"),
             ("text_short; cut_after", "give one point"),
-            ("text_short; cut_after=later", "no point 'later'"),
+            ("text_short; cut_after=later", "'later' is no point"),
             ("text_short; gap=soon", "gap is a number"),
-            ("text_short; gap=-1", "gap=-1: at least 0"),
+            ("text_short; gap=-1", "gap=-1: a number, at least 0"),
             ("text_short; malformed_tool_json", "it has no tool input"),
             ("text_short; error_after=request", "needs a reply"),
-            ("text_short; http_error=200", "a status from 400 to 599"),
+            ("text_short; http_error=200", "status=200: a whole number from 400 to 599"),
         ],
     )
     def test_a_wrong_header_is_a_400(
@@ -105,6 +106,41 @@ class TestSteering:
             sim.play("text_short", times=0)
         with pytest.raises(ScriptError, match="first=-1"):
             Schedule(first=-1)
+
+    @pytest.mark.parametrize(
+        ("fault", "words"),
+        [
+            ("stall_after=x", "seconds='x': a number, at least 0"),
+            ("stall_after=-1", "seconds=-1: a number"),
+            ("slow_headers=nan", "seconds='nan': a number"),
+            ("slow_headers=true", "seconds=True: a number"),
+            ("cut_after=chunks:1.5", "chunks=1.5: a whole number, at least 0"),
+            ("cut_after=middle", "'middle' is no point"),
+            ("http_error=200", "status=200: a whole number from 400 to 599"),
+            ("http_error=529,retry_after:soon", "retry_after='soon': a number"),
+            ("http_error=529,headers:x", "headers='x': a mapping"),
+            ("http_error=529,body:3", "body=3: text"),
+            ("tool_input_cut_off=2", "share=2: a number from 0 to 1"),
+            ("repeat_after=3,copies:0", "copies=0: a number, more than 0"),
+            ("repeat_after=3,chunk:0", "chunk=0: a whole number, at least 1"),
+            ("huge_event_after=1,chars:-4", "chars=-4: a whole number, at least 1"),
+            ("choice_cut_after=1,choice:x", "choice='x': a whole number"),
+            ("ping_only_after=3,every:0", "every=0: a number, more than 0"),
+            ("gzip=3", "takes 0 positional arguments"),
+        ],
+    )
+    def test_a_value_that_a_fault_cannot_have(self, fault: str, words: str) -> None:
+        """Refused when it is asked for, with the parameter, the value and what may be given."""
+        with pytest.raises(ScriptError) as raised:
+            parse_fault(fault)
+        assert words in str(raised.value)
+
+    @pytest.mark.parametrize("name", ["first", "gap", "headers", "jitter", "coalesce", "split"])
+    @pytest.mark.parametrize("value", [-1, float("nan"), float("inf"), "x", True])
+    def test_a_value_that_a_schedule_cannot_have(self, name: str, value: Any) -> None:
+        """No time is negative, endless or no number; a write has at least one event, or one byte."""
+        with pytest.raises(ScriptError, match=f"{name}="):
+            Schedule(**{name: value})
 
     def test_a_raising_condition_is_told_to_the_client(
         self, sim: ProviderSimulator, client: anthropic.Anthropic

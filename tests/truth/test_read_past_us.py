@@ -15,6 +15,7 @@ import shapes
 from otelstream import _semconv as s
 from otelstream._core.process.tap import Attached
 from otelstream._stainless.raw import MAX_LINE, Lines
+from otelstream.anthropic import _grammar
 from otelstream.testing import Script
 from truth.conftest import ASK, Scene, frames
 
@@ -132,3 +133,24 @@ def test_a_long_line_is_read_in_linear_time(scene: Scene) -> None:
     seconds(MAX_LINE + 2048)
     assert record.unseen
     stream.close()
+
+
+@pytest.mark.parametrize("name", ["message_start", "content_block_start", "content_block_stop", "message_stop"])
+def test_an_event_that_we_fail_to_read(scene: Scene, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A bug of ours in an event is said to be one: whole stays whole, nothing is called a failure, none is judged."""
+    grammar = _grammar.Grammar
+    rightly = grammar.structural
+
+    def wrongly(self: Any, event: str | None, data: str) -> Any:
+        if event == name:
+            raise ZeroDivisionError("a bug")
+        return rightly(self, event, data)
+
+    monkeypatch.setattr(grammar, "structural", wrongly)
+    scene.plays(TEXT)
+    list(scene.create())
+
+    view = scene.recorder.stream
+    assert (view.outcome, view.fault) == ("completed", "none")
+    assert view.attributes[s.UNSEEN] is True
+    assert {view.attributes[each] for each in (s.OBJECTIVE_COMPLETION, s.OBJECTIVE_INTEGRITY)} == {"excluded"}

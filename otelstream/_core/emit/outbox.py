@@ -103,15 +103,16 @@ def apart(step: Step) -> None:
     copy_context().run(step)
 
 
-def hold() -> None:
-    """Keep what the variables are now. What is being set in this thread may be reading it."""
-    _held.setdefault(_thread.get_ident(), []).append(copy_context())
+def hold(*variables: Context) -> None:
+    """Keep variables as they were during a collection: what is being set in this thread may be reading them."""
+    _held.setdefault(_thread.get_ident(), []).extend(variables)
 
 
 def let_go() -> None:
-    """Nothing is being set in this thread that was before: what was kept can go. All is looked up anew after it."""
-    for context in _held.pop(_thread.get_ident(), ()):
-        context.run(_nothing)
+    """Nothing is being set in this thread now: what was kept can go, and all is looked up anew."""
+    if _held:
+        for variables in _held.pop(_thread.get_ident(), ()):
+            variables.run(_nothing)
 
 
 def collection(phase: str) -> None:
@@ -119,9 +120,7 @@ def collection(phase: str) -> None:
     global collecting
     ident = _thread.get_ident()
     if ident in _emitting:
-        hold()
-    elif phase == "start":
-        let_go()
+        hold(copy_context())
     collecting = ident if phase == "start" else 0
 
 

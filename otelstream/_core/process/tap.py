@@ -210,6 +210,7 @@ def _batch(stream: StreamObservation, got: float, ask: float, last: float) -> in
         kept_parked(stream, last, ask)
         return flush(stream, got)
     except Exception:
+        stream.unseen = True
         trouble("summing chunks")
         return 1
 
@@ -224,6 +225,7 @@ def structural(stream: StreamObservation, name: str | None, data: str, got: floa
             end(stream, stream.told, got)
         return left
     except Exception:
+        stream.unseen = True
         trouble("reading an event")
         return 1
 
@@ -260,7 +262,10 @@ def _begun(stream: StreamObservation) -> None:
 
 def exhausted(stream: StreamObservation) -> None:
     """The body ended by itself; a terminal event, had there been one, has decided already."""
-    end(stream, stream.grammar.complete_at_eof(stream.finish_reason) or CUT_SHORT)
+    if stream.unseen:  # its terminal event may be what we could not read
+        end(stream, Ending("completed"))
+    else:
+        end(stream, stream.grammar.complete_at_eof(stream.finish_reason) or CUT_SHORT)
 
 
 def broken(stream: StreamObservation, error: BaseException) -> None:

@@ -34,6 +34,7 @@ def event(stream: StreamObservation, name: str | None, data: str, at: float, wai
             stream.last_data = NO_DATA  # harmless to who parses none, and the last event of who does
         return 1  # the SDK says so to the application, and we at the end
     except Exception:
+        stream.unseen = True
         trouble("reading a stream event")
         return 1
 

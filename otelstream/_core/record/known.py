@@ -141,7 +141,7 @@ class Known:
         self.loop: Any = None  # lag of the event loop that reads this stream
         self.garbled = False  # an event was no JSON, which only a reader that parses none gets past
         self.undecodable: s.Fault | None = None  # what a stream is that was left at an event nobody can parse
-        self.unseen = False  # a body passed that nobody here can read
+        self.unseen = False  # something passed that nobody here can read, or failed to
         self.exhausted = False
         self.refusal = False  # the model refused in words
         self.finishes: dict[int, tuple[str, str]] | None = None  # of several choices, by choice

@@ -30,11 +30,11 @@ def steady(change: Callable[Args, Result], *args: Args.args, **kwargs: Args.kwar
     that sets a variable frees that mapping. Here it is held; and the run makes every variable be looked up anew.
     """
     if outbox.collecting == get_ident():  # this is such a finaliser, and who knows of what
-        outbox.hold()
-        try:
-            return change(*args, **kwargs)
-        finally:
-            outbox.hold()
+        before = copy_context()
+        result = change(*args, **kwargs)
+        outbox.hold(before, copy_context())
+        return result
+    outbox.let_go()
     held = copy_context()
     try:
         return change(*args, **kwargs)
