@@ -14,7 +14,7 @@ from typing import Any
 from otelstream._core.process import tap
 from otelstream._core.process.runtime import Runtime
 from otelstream._core.record import facts as f
-from otelstream._core.record.grammar import BY_SHAPE, NoTerminal
+from otelstream._core.record.grammar import BY_SHAPE, UNKNOWN, NoTerminal, Shape
 from otelstream._core.record.text import printable
 
 REASONS = {"done": "stop", "full": "length", "no": "content_filter", "call": "tool_calls"}
@@ -54,11 +54,11 @@ class Grammar(NoTerminal):
     delta = BY_SHAPE
 
     def __init__(self) -> None:
-        self.shape: Callable[[str], bool] | None = None
+        self.shape = UNKNOWN
         self._calls: list[f.Key] = []
 
     def learned(self, prefix: str, data: str) -> None:
-        self.shape = (lambda data: data.startswith(prefix)) if prefix else None
+        self.shape = Shape(prefix)
 
     def is_known(self, name: str | None) -> bool:
         return True

@@ -10,6 +10,7 @@ from typing import Any
 from otelstream import _semconv as s
 from otelstream._core.record import facts as f
 from otelstream._core.record.ending import Ending
+from otelstream._core.record.grammar import UNKNOWN
 from otelstream._core.record.text import printable
 from otelstream._core.record.whole import Asked, Whole, part, parts
 
@@ -43,7 +44,7 @@ class Grammar:
     __slots__ = ("used",)
 
     delta = DELTA
-    shape: Callable[[str], bool] | None = None
+    shape = UNKNOWN
 
     def __init__(self) -> None:
         self.used: dict[str, int] = {}  # token counts as the provider names them

@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from otelstream import _semconv as s
 from otelstream._core.record import facts as f
-from otelstream._core.record.grammar import BY_SHAPE, NoTerminal
+from otelstream._core.record.grammar import BY_SHAPE, UNKNOWN, NoTerminal, Shape
 from otelstream._core.record.text import printable
 
 DONE = "[DONE]"
@@ -43,24 +43,20 @@ class Grammar(NoTerminal):
     delta = BY_SHAPE
 
     def __init__(self) -> None:
-        self.shape: Callable[[str], bool] | None = None
+        self.shape = UNKNOWN
         self._calls: dict[f.Key, bool] = {}  # those so far, and whether they were closed
         self._finished: dict[int, str] = {}
         self._named = False
 
     def learned(self, prefix: str, data: str) -> None:
         """A chunk is a mere delta if it differs from this one in its text and its padding only."""
+        self.shape = UNKNOWN
         if not prefix:
-            self.shape = None
             return
         text = json.JSONDecoder().raw_decode(data, len(prefix) - 1)[1]
         rest, padding, _ = data[text:].partition('"obfuscation":"')
-        if '"finish_reason":"' in rest:
-            self.shape = None
-        elif padding:
-            self.shape = lambda data: data.startswith(prefix) and rest in data
-        else:
-            self.shape = lambda data: data.startswith(prefix) and data.endswith(rest)
+        if '"finish_reason":"' not in rest:
+            self.shape = Shape(prefix, within=rest) if padding else Shape(prefix, ends=rest)
 
     def is_known(self, name: str | None) -> bool:
         return True

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from otelstream import _semconv as s
 from otelstream._core.record import facts as f
 from otelstream._core.record.ending import Ending
-from otelstream._core.record.grammar import BY_SHAPE
+from otelstream._core.record.grammar import BY_SHAPE, UNKNOWN, Shape
 from otelstream._core.record.text import printable
 from otelstream.openai._chat import DONE, error_of, usage_of
 
@@ -44,31 +44,25 @@ class Grammar:
     delta = BY_SHAPE
 
     def __init__(self) -> None:
-        self.shape: Callable[[str], bool] | None = None
+        self.shape = UNKNOWN
         self._calls: dict[f.Key, str] = {}  # those that are open, by where their input stands in their item
         self._named = False
 
     def learned(self, prefix: str, data: str) -> None:
         """An event is a mere delta of the same block if it begins like this one and names the same item and part."""
+        self.shape = UNKNOWN
         if not prefix:
-            self.shape = None
             return
         event = json.loads(data)
         places = [f'"{name}":{event[name]}' for name in _PLACES if name in event]
         if any(place not in data for place in places):  # written with blanks
-            self.shape = None
             return
-        head, counted, rest = prefix.partition(f'"{_COUNTER}":')
-        # With what follows: item 1 is not item 12.
-        behind = [data[at : at + len(place) + 1] for place in places if (at := data.index(place)) >= len(prefix)]
-        if counted:
-            prefix = head + counted
-            behind.insert(0, rest)
-        if len(behind) == 1:
-            (mine,) = behind
-            self.shape = lambda data: data.startswith(prefix) and mine in data
-        else:
-            self.shape = lambda data: data.startswith(prefix) and all(place in data for place in behind)
+        # What stands before the text is compared when deltas are summed; here with what follows: 1 is not 12.
+        behind = [(at, at + len(place) + 1) for place in places if (at := data.index(place)) >= len(prefix)]
+        within = data[min(behind)[0] : max(behind)[1]] if behind else ""
+        if _COUNTER not in within:
+            head, counted, _ = prefix.partition(f'"{_COUNTER}":')
+            self.shape = Shape(head + counted, within)
 
     def is_known(self, name: str | None) -> bool:
         return True

@@ -47,16 +47,17 @@ def read(events: Iterator[Any], stream: StreamObservation, close: Callable[[], o
     """Yield the very server-sent events of `events`, each as it arrives; `close` where the application asks for it."""
     wait, keep = stream.waits.append, stream.datas.append
     threshold, grammar = stream.runtime.settings.stall_threshold, stream.grammar
-    delta, shape = grammar.delta, grammar.shape
+    delta, (begins, within, ends) = grammar.delta, grammar.shape
     left = countdown(stream)
     _begun(stream)
     ask = stream.waiting_since = last = clock()
     try:
         for sse in events:
             stream.last = got = clock()
-            if sse._event == delta or (shape is not None and shape(sse._data)):
+            data = sse._data
+            if sse._event == delta or (begins and data.startswith(begins) and data.endswith(ends) and within in data):
                 wait(got - ask)
-                keep(sse._data)
+                keep(data)
                 left -= 1
                 if left and got - last < threshold:
                     yield sse
@@ -67,8 +68,8 @@ def read(events: Iterator[Any], stream: StreamObservation, close: Callable[[], o
                 yield sse
                 stream.waiting_since = ask = clock()
             else:
-                left = structural(stream, sse._event, sse._data, got, ask, last)
-                shape = grammar.shape
+                left = structural(stream, sse._event, data, got, ask, last)
+                begins, within, ends = grammar.shape
                 yield sse
                 ask = _resumed(stream)
             last = got
@@ -93,7 +94,7 @@ async def aread(
     """Yield the very server-sent events of `events`, each as it arrives; the async twin of `read`."""
     wait, keep = stream.waits.append, stream.datas.append
     threshold, grammar = stream.runtime.settings.stall_threshold, stream.grammar
-    delta, shape = grammar.delta, grammar.shape
+    delta, (begins, within, ends) = grammar.delta, grammar.shape
     left = countdown(stream)
     _begun(stream)
     _listen(stream)
@@ -101,9 +102,10 @@ async def aread(
     try:
         async for sse in events:
             stream.last = got = clock()
-            if sse._event == delta or (shape is not None and shape(sse._data)):
+            data = sse._data
+            if sse._event == delta or (begins and data.startswith(begins) and data.endswith(ends) and within in data):
                 wait(got - ask)
-                keep(sse._data)
+                keep(data)
                 left -= 1
                 if left and got - last < threshold:
                     yield sse
@@ -114,8 +116,8 @@ async def aread(
                 yield sse
                 stream.waiting_since = ask = clock()
             else:
-                left = structural(stream, sse._event, sse._data, got, ask, last)
-                shape = grammar.shape
+                left = structural(stream, sse._event, data, got, ask, last)
+                begins, within, ends = grammar.shape
                 yield sse
                 ask = _resumed(stream)
             last = got
@@ -147,7 +149,7 @@ class Steps:
         """Take in one event that arrived at `got`, asked for at `ask`; returns when the next one's wait began."""
         stream = self._stream
         grammar = stream.grammar
-        if name == grammar.delta or (grammar.shape is not None and grammar.shape(data)):
+        if name == grammar.delta or grammar.shape.fits(data):
             stream.waits.append(got - ask)
             stream.datas.append(data)
             self._left -= 1

@@ -43,13 +43,19 @@ class Block:
     def texts(self, batch: list[str]) -> str | None:
         """The text of deltas that all look like the first of the block; None if one does not, or is empty."""
         prefix, counter = self.prefix, self.counter
+        if not prefix:
+            return None
         if counter:
-            batch = [data[:counter] + data[data.find(",", counter) :] for data in batch]
-        # Whatever sorts between two strings with a prefix has it too.
-        if not prefix or not (min(batch).startswith(prefix) and max(batch).startswith(prefix)):
+            head, prefix = prefix[:counter], prefix[counter:]
+            if not _begin(batch, head):
+                return None
+            at = batch[0].find(",", counter)  # numbers next to one another mostly have as many digits
+            rest = [data[at:] for data in batch]
+            batch = rest if _begin(rest, prefix) else [data[data.find(",", counter) :] for data in batch]
+        if not _begin(batch, prefix):
             return None
         if self.inside:
-            return self._texts_inside(batch)
+            return _texts_inside(batch, len(prefix))
         texts = [] if self.padded else list(map(self.cut, batch))
         text = "".join(texts)
         if self.padded or '"' in text:
@@ -57,15 +63,6 @@ class Block:
             self.padded = self.padded or "\\" not in text
             start = len(prefix)
             texts = [data[start : data.rfind('"')] for data in batch]
-            text = "".join(texts)
-        return _unescaped(text, texts)
-
-    def _texts_inside(self, batch: list[str]) -> str | None:
-        start = len(self.prefix)
-        texts = [data[start : data.find('"', start)] for data in batch]
-        text = "".join(texts)
-        if "\\" in text:  # perhaps before that very quote
-            texts = [found[0] if (found := _REST_OF_STRING.match(data, start)) else "" for data in batch]
             text = "".join(texts)
         return _unescaped(text, texts)
 
@@ -85,7 +82,7 @@ class Block:
                 rest = data[found.end() + 1 :]
                 self.inside = bool(rest.strip(" }"))
                 self.prefix = self._uncounted(data[:start], counter)
-                self.cut = itemgetter(slice(len(self.prefix), -1 - rest.count("}")))
+                self.cut = itemgetter(slice(len(self.prefix) - self.counter, -1 - rest.count("}")))
                 return True
         return False
 
@@ -135,6 +132,20 @@ class Block:
         except ValueError:
             return True
         return False
+
+
+def _begin(batch: list[str], prefix: str) -> bool:
+    """Whether all begin so: whatever sorts between two strings with a prefix has it too."""
+    return min(batch).startswith(prefix) and max(batch).startswith(prefix)
+
+
+def _texts_inside(batch: list[str], start: int) -> str | None:
+    texts = [data[start : data.find('"', start)] for data in batch]
+    text = "".join(texts)
+    if "\\" in text:  # perhaps before that very quote
+        texts = [found[0] if (found := _REST_OF_STRING.match(data, start)) else "" for data in batch]
+        text = "".join(texts)
+    return _unescaped(text, texts)
 
 
 def _unescaped(text: str, texts: list[str]) -> str | None:

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Protocol
+from collections.abc import Iterable
+from typing import NamedTuple, Protocol
 
 from otelstream._core.record.ending import Ending, by_finish_reason
 from otelstream._core.record.facts import Delta, Fact
@@ -12,11 +12,26 @@ from otelstream._core.record.facts import Delta, Fact
 BY_SHAPE = "\0"  # in the place of a name: no event has it
 
 
+class Shape(NamedTuple):
+    """What the data of a mere delta begins with, has somewhere, and ends with; it fits none while it begins with ""."""
+
+    begins: str = ""
+    within: str = ""
+    ends: str = ""
+
+    def fits(self, data: str) -> bool:
+        """Whether `data` is such a delta. The hot path has this written out."""
+        return bool(self.begins) and data.startswith(self.begins) and data.endswith(self.ends) and self.within in data
+
+
+UNKNOWN = Shape()
+
+
 class Grammar(Protocol):
-    """One stream's grammar; it may keep a state. Nothing of it is called once per chunk but `shape`."""
+    """One stream's grammar; it may keep a state. Nothing of it is called once per chunk."""
 
     delta: str  # the event name that makes a delta; BY_SHAPE where the name does not tell
-    shape: Callable[[str], bool] | None  # whether this data is a mere delta; set by `learned`, None while unknown
+    shape: Shape  # where the name does not tell: set by `learned`
 
     def structural(self, name: str | None, data: str) -> Iterable[Fact]:
         """Say what any other event means, in order. A ValueError says that nobody can decode it."""
@@ -54,7 +69,7 @@ class Silent(NoTerminal):
     """Of a stream whose record is out: hears nothing."""
 
     delta = BY_SHAPE
-    shape: Callable[[str], bool] | None = None
+    shape = UNKNOWN
 
     def structural(self, name: str | None, data: str) -> Iterable[Fact]:
         return ()
