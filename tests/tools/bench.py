@@ -69,7 +69,7 @@ class Bench:
         return self.ended
 
 
-def wait_for(condition: Callable[[], T], seconds: float = 20.0) -> T:
+def wait_for(condition: Callable[[], T], seconds: float = 120.0) -> T:
     """What `condition` returns, as soon as that is true."""
     until = time.monotonic() + seconds
     while not (found := condition()):
