@@ -36,6 +36,7 @@ class Alert:
     raw: str = ""
     plain: str = ""  # the description where templates cannot query
     windows: tuple[str, ...] = ()  # of an objective's: "1h / 5m, 14.4 times too fast, all gone in 2d2h"
+    holds: tuple[Decimal, ...] = ()  # how long each of them has to burn
     objective: str = ""
     panel: tuple[str, str] | None = None  # dashboard uid and panel title it is best seen on
 

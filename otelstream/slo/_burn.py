@@ -202,6 +202,7 @@ class Burn:
             labels=((label_name(OBJECTIVE_NAME), self.name),),
             objective=self.name,
             windows=windows,
+            holds=tuple(pair.hold for pair in pairs),
         )
 
     def _limits(self, pair: BurnRate) -> tuple[str, str]:

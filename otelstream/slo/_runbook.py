@@ -78,16 +78,16 @@ def _section(entry: Entry, fired: list[Alert]) -> str:
     lines = [f"## {entry.title}", "", anchors, ""]
     if fired[0].objective:
         lines += [
-            "| alert | objective | severity | both of a pair of windows | holds for |",
-            "| --- | --- | --- | --- | --- |",
+            "| alert | objective | severity | both of a pair of windows | burn for | fires on for |",
+            "| --- | --- | --- | --- | --- | --- |",
         ]
         for alert in fired:
             lines.append(
                 f"| `{alert.name}` | `{alert.objective}` | {alert.severity} | {' · '.join(alert.windows)} "
-                f"| {duration(alert.hold)} |"
+                f"| {' · '.join(map(duration, alert.holds))} | {duration(alert.keep) if alert.keep else ''} |"
             )
     else:
-        lines += [f"`{alert.name}`, {alert.severity}, holds for {duration(alert.hold)}." for alert in fired]
+        lines += [f"`{alert.name}`, {alert.severity}, holds for {duration(alert.hold)}{_on(alert)}." for alert in fired]
     lines += ["", f"**It means** {_lower(entry.means)}", "", "**First query**", "", "```promql"]
     lines += [entry.first_query, "```", "", f"**Look at** {entry.look}", "", "**Likely causes**", ""]
     lines += [f"- {cause}" for cause in entry.causes]
@@ -95,6 +95,10 @@ def _section(entry: Entry, fired: list[Alert]) -> str:
     lines += [f"{place}. {step}" for place, step in enumerate(entry.do, 1)]
     lines += ["", f"**Send the provider** {_lower(entry.send)}", ""]
     return "\n".join(lines)
+
+
+def _on(alert: Alert) -> str:
+    return f", and fires on for {duration(alert.keep)} after it is over" if alert.keep else ""
 
 
 def _lower(text: str) -> str:

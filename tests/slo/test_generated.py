@@ -90,6 +90,14 @@ def test_runbook_has_every_anchor() -> None:
         assert f'<a id="{_rules.runbook_url(CONFIG, alert).partition("#")[2]}"></a>' in text
 
 
+def test_the_runbook_says_how_long_an_alert_waits_and_stays() -> None:
+    """Each pair of windows has its own wait in the runbook, and what fires on has how long."""
+    text = (folder() / "runbook.md").read_text(encoding="utf-8")
+    assert text.count("| 2m · 15m | 1h |") == text.count("| 1h · 3h | 6h |") == len(CONFIG.promises)
+    assert text.count(" after it is over.") == 1
+    assert "`OtelStreamStreamsHanging`, page, holds for 5m, and fires on for 1h after it is over." in text
+
+
 def test_three_shapes_hold_the_same_alerts() -> None:
     """Prometheus rules, PrometheusRule and Grafana-managed alerting have the same alerts, texts and waits."""
     files = {name: yaml.safe_load(text) for name, text in _generate.rule_files(CONFIG).items()}
