@@ -342,6 +342,10 @@ SPAN_ATTRIBUTES: Final[tuple[SpanAttribute, ...]] = (
     SpanAttribute(FAULT, "string", "what was wrong with it; `none` where nothing was"),
     SpanAttribute(SUCCEEDED_THEN_FAILED, "bool", "a 2xx, then a fault of the integrity objective's set"),
     SpanAttribute(PARTIAL, "bool", "the answer is not whole"),
+    SpanAttribute(
+        UNSEEN, "bool", "not all of it could be read here: no verdict, and the outcome is that of control flow"
+    ),
+    SpanAttribute(BROKEN_AFTER_END, "bool", "the wire broke after the end of a whole answer"),
     SpanAttribute(TIME_TO_FIRST_CHUNK, "double", "seconds from the request to the first chunk of any kind"),
     SpanAttribute(TIME_TO_FIRST_TOKEN, "double", "seconds from the request to the first chunk a user can see"),
     SpanAttribute(WAIT_WITHOUT_TOKEN, "double", "how long it lasted, where no such chunk came"),

@@ -24,7 +24,7 @@ import pytest
 from recipes import pages as recipes
 
 import otelstream
-from otelstream import cli
+from otelstream import _semconv, cli
 from otelstream._face import instrumentor as _instrumentor
 from otelstream.testing import ProviderSimulator
 
@@ -224,6 +224,15 @@ def test_the_table_of_telemetry_is_generated() -> None:
     )
 
     assert (done.returncode, done.stdout) == (0, "docs/telemetry.md is current\n")
+
+
+def test_every_name_is_told() -> None:
+    """Every name of ours that leaves the process stands in docs/telemetry.md."""
+    told = (ROOT / "docs" / "telemetry.md").read_text(encoding="utf-8")
+    names = {value for key, value in vars(_semconv).items() if key.isupper() and isinstance(value, str)}
+    ours = {name for name in names if name.startswith("otelstream.")}
+    assert len(ours) > 100
+    assert {name for name in ours if f"`{name}`" not in told} == set()
 
 
 def test_the_settings_are_listed() -> None:
