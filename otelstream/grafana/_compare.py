@@ -14,6 +14,7 @@ from otelstream._semconv import (
     OBJECTIVE_RESULT,
     OBJECTIVE_STREAMS,
     PHASE,
+    PROVIDER,
     REQUEST_MODEL,
     SDK_NAME,
     SDK_VERSION,
@@ -30,7 +31,9 @@ from otelstream.grafana._queries import JOB, RANGE, RATE, WHERE, per_minute, per
 from otelstream.grafana._vocabulary import Board, Query, Row, table, timeseries, variable
 
 WEEK: Final = " offset 1w"
-_MODEL = f"{{{{{label_name(REQUEST_MODEL)}}}}}"
+# Two providers may serve a model of one name, and not alike.
+_BY: Final = (PROVIDER, REQUEST_MODEL)
+_MODEL = " ".join(f"{{{{{label_name(name)}}}}}" for name in _BY)
 _VERSION = label_name(SDK_VERSION)
 _LAST_WEEK = "No data a week ago"
 
@@ -42,7 +45,7 @@ def dashboard(config: SloConfig) -> Board:
         description="Before and after a model swap, an SDK upgrade, a week: what changed for people.",
         rows=(_models(config), _weeks(config), _texture(), _versions(config)),
         variables=(
-            # One SDK at a time: a process with two would match every stream twice.
+            # As each process tells them: those of one in one value, for it has one series.
             variable("sdk", "SDK", f"label_values({INFO.prometheus}{{{JOB}}}, {label_name(SDK_NAME)})",
                      everything="", multi=False),
         ),
@@ -54,8 +57,7 @@ def _broke(config: SloConfig) -> tuple[str, str]:
 
 
 def _models(config: SloConfig) -> Row:
-    model = label_name(REQUEST_MODEL)
-    by = (REQUEST_MODEL,)
+    by = _BY
     columns = (
         (total(STREAMS, by=by), "streams", "short"),
         (quantile(0.95, STREAM_TTFT, by=by, over=RANGE), "p95 first word", "s"),
@@ -71,12 +73,13 @@ def _models(config: SloConfig) -> Row:
                 24,
                 table(
                     "Which model is better at what?",
-                    "Every model over the time range shown. Read a line before and after a swap; a cell without "
-                    "value had no such event.",
+                    "Every provider's models over the time range shown. Read a line before and after a swap; a cell "
+                    "without value had no such event.",
                     [Query(expr, title, instant=True) for expr, title, _ in columns],
                     "short",
                     columns=(
-                        (model, "model", ""),
+                        (label_name(PROVIDER), "provider", ""),
+                        (label_name(REQUEST_MODEL), "model", ""),
                         *((f"Value #{chr(ord('A') + n)}", title, unit) for n, (_, title, unit) in enumerate(columns)),
                     ),
                     sort="streams",
@@ -139,8 +142,8 @@ def _weeks(config: SloConfig) -> Row:
 
 
 def _texture() -> Row:
-    spoke = per_second(TOOL_PAUSE, eq(TOOL_CALL_PREAMBLE, "true"), by=(REQUEST_MODEL,), suffix="_count")
-    calls = per_second(TOOL_PAUSE, by=(REQUEST_MODEL,), suffix="_count")
+    spoke = per_second(TOOL_PAUSE, eq(TOOL_CALL_PREAMBLE, "true"), by=_BY, suffix="_count")
+    calls = per_second(TOOL_PAUSE, by=_BY, suffix="_count")
     no_tools = "No tool calls in this time range"
     return Row(
         "Texture: how do answers feel?",
@@ -150,7 +153,7 @@ def _texture() -> Row:
                 timeseries(
                     "How fast does each model write?",
                     "Median output tokens per second by model. A swap that halves it doubles how long people watch.",
-                    [Query(quantile(0.5, STREAM_OUTPUT_RATE, by=(REQUEST_MODEL,)), _MODEL)],
+                    [Query(quantile(0.5, STREAM_OUTPUT_RATE, by=_BY), _MODEL)],
                     "short",
                     axis="tokens/s",
                 ),
@@ -161,7 +164,7 @@ def _texture() -> Row:
                     "How even is each model's flow?",
                     "p95 gap between chunks by model. Larger, rarer chunks look like slowness though the rate is the "
                     "same.",
-                    [Query(quantile(0.95, STREAM_GAP_BUCKET, by=(REQUEST_MODEL,)), _MODEL)],
+                    [Query(quantile(0.95, STREAM_GAP_BUCKET, by=_BY), _MODEL)],
                     "s",
                 ),
             ),
@@ -170,7 +173,7 @@ def _texture() -> Row:
                 timeseries(
                     "How long is the pause before a tool call?",
                     "p90 of the silence before a tool's input, by model: people see nothing move.",
-                    [Query(quantile(0.9, TOOL_PAUSE, by=(REQUEST_MODEL,)), _MODEL)],
+                    [Query(quantile(0.9, TOOL_PAUSE, by=_BY), _MODEL)],
                     "s",
                     empty=no_tools,
                 ),
@@ -212,7 +215,8 @@ def _versions(config: SloConfig) -> Row:
                 8,
                 timeseries(
                     "How much runs on which SDK version?",
-                    "Streams per minute by the SDK's version; choose the SDK above. Watch a rollout here.",
+                    "Streams per minute by the SDK's version; choose the SDK above. Watch a rollout here. A process "
+                    "with several SDKs tells all versions, in the order of their names: choose the provider, too.",
                     [Query(by_version(per_minute(STREAMS, by=each)), f"{{{{{_VERSION}}}}}")],
                     "cpm",
                     stack=True,

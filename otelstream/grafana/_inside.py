@@ -7,6 +7,7 @@ from otelstream._objectives_file import SloConfig
 from otelstream._semconv import (
     BLOCK_KIND,
     CACHE,
+    PROVIDER,
     REQUEST_MODEL,
     STALL_SOURCE,
     STREAM_ACTIVE,
@@ -196,11 +197,11 @@ def _loops() -> Row:
                     [
                         Query(
                             share(
-                                per_second(STREAM_REPETITION_COUNT, by=(REQUEST_MODEL, BLOCK_KIND)),
-                                per_second(STREAMS, by=(REQUEST_MODEL,)),
-                                on=(REQUEST_MODEL,),
+                                per_second(STREAM_REPETITION_COUNT, by=(PROVIDER, REQUEST_MODEL, BLOCK_KIND)),
+                                per_second(STREAMS, by=(PROVIDER, REQUEST_MODEL)),
+                                on=(PROVIDER, REQUEST_MODEL),
                             ),
-                            f"{_legend(REQUEST_MODEL)}, {_legend(BLOCK_KIND)}",
+                            f"{_legend(PROVIDER)} {_legend(REQUEST_MODEL)}, {_legend(BLOCK_KIND)}",
                         )
                     ],
                     "percentunit",

@@ -16,6 +16,7 @@ from otelstream._semconv import (
     OBJECTIVES_HASH,
     OUTCOME,
     PHASE,
+    PROVIDER,
     REQUEST_MODEL,
     ROUTE,
     SDK_NAME,
@@ -52,7 +53,7 @@ NAME = label_name(OBJECTIVE_NAME)
 
 
 def _each(q: float) -> str:
-    return f"p{round(q * 100)} {{{{{label_name(REQUEST_MODEL)}}}}}"
+    return f"p{round(q * 100)} {{{{{label_name(PROVIDER)}}}}} {{{{{label_name(REQUEST_MODEL)}}}}}"
 
 
 def dashboard(config: SloConfig) -> Board:
@@ -175,7 +176,7 @@ def _fast(config: SloConfig) -> Row:
                     "If p95 rises and p50 does not, some requests queue or retry; if both rise, see Inside the "
                     "stream.",
                     [
-                        Query(quantile(q, STREAM_TTFT, by=(REQUEST_MODEL,)), _each(q), exemplars=q == 0.95)
+                        Query(quantile(q, STREAM_TTFT, by=(PROVIDER, REQUEST_MODEL)), _each(q), exemplars=q == 0.95)
                         for q in (0.5, 0.95)
                     ],
                     "s",
@@ -266,8 +267,8 @@ def _endings(config: SloConfig) -> Row:
                 5,
                 table(
                     "Which errors?",
-                    "Streams with a fault in the time range. 429 rate_limit_error is ours, 529 overloaded_error is "
-                    "theirs, connection_error is the path between.",
+                    "Streams with a fault in the time range, in the provider's word. A rate limit (429) is ours, an "
+                    "overload (529, 503) is theirs, connection_error is the path between.",
                     [Query(or_none(f"{errors} > 0.5", ERROR_TYPE, over=total(STREAMS)), "", instant=True)],
                     "short",
                     columns=((error, "error", ""), (label_name(PHASE), "phase", ""), ("Value", "streams", "short")),
@@ -280,7 +281,7 @@ def _endings(config: SloConfig) -> Row:
                 timeseries(
                     "Do requests need retries?",
                     "Retries per stream by what made them needed. People see them as a late first word only. 429: "
-                    "lower concurrency. 529: fail over, more retries add load.",
+                    "lower concurrency. 529, 503: fail over, more retries add load.",
                     [
                         Query(
                             or_none(
@@ -300,7 +301,7 @@ def _endings(config: SloConfig) -> Row:
 
 def _where() -> Row:
     model, route = label_name(REQUEST_MODEL), label_name(ROUTE)
-    bad = total(OBJECTIVE_STREAMS, eq(OBJECTIVE_RESULT, "bad"), by=(REQUEST_MODEL, ROUTE, OBJECTIVE_NAME))
+    bad = total(OBJECTIVE_STREAMS, eq(OBJECTIVE_RESULT, "bad"), by=(PROVIDER, REQUEST_MODEL, ROUTE, OBJECTIVE_NAME))
     judged = total(OBJECTIVE_STREAMS, any_of(OBJECTIVE_RESULT, "good", "bad"))
     info = sum_by(("job", VERSION, SDK_NAME, SDK_VERSION, OBJECTIVES_HASH), f"{INFO.prometheus}{{{WHERE}}}")
     return Row(
@@ -329,6 +330,7 @@ def _where() -> Row:
                     [Query(or_none(f"{bad} > 0.5", OBJECTIVE_NAME, over=judged), "", instant=True)],
                     "short",
                     columns=(
+                        (label_name(PROVIDER), "provider", ""),
                         (model, "model", ""),
                         (route, "route", ""),
                         (NAME, "objective", ""),

@@ -320,6 +320,19 @@ def test_every_name_is_in_the_contract() -> None:
             assert word in known or word == "gen_ai_client", f"{path.name}: {word}"
 
 
+def test_models_are_told_apart_by_their_provider() -> None:
+    """A model that two providers serve under one name is two lines or rows, and each says whose it is."""
+    found = 0
+    for where, panel, target in each_target():
+        for by in re.findall(r"\bby \(([^)]*gen_ai_request_model[^)]*)\)", target["expr"]):
+            found += 1
+            assert "gen_ai_provider_name" in by, where
+            shown = str(panel["transformations"]) if panel["type"] == "table" else target["legendFormat"]
+            assert "gen_ai_provider_name" in shown, where
+
+    assert found > 10
+
+
 def test_every_alert_panel_exists() -> None:
     """A runbook entry that sends people to a panel names one that exists."""
     titles = {panel["title"] for _, panel in CASES}
