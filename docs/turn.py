@@ -132,7 +132,7 @@ def draw(facts: Facts) -> str:
         says = f"{escape(bar.says)}, {bar.end - bar.start:.1f} s"
         drawn.append(f'<text class="m" x="{x(bar.start)}" y="{y + 40}">{says}</text>')
     stop = x(facts.stop)
-    drawn.append(f'<line class="stop" x1="{stop}" x2="{stop}" y1="30" y2="{bottom}"/>')
+    drawn.append(f'<line class="stop" x1="{stop}" x2="{stop}" y1="30" y2="{bottom - 18}"/>')
     drawn.append(f'<text class="stopped" x="{stop}" y="22" text-anchor="middle">Stop, after {facts.stop:.1f} s</text>')
     ledger = "; ".join(facts.ledger)
     drawn.append(f'<text x="{left}" y="{bottom + 24}">The ledger of this Stop: {escape(ledger)}</text>')
