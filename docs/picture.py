@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Make docs/demo.png, the README's picture: play `otelstream demo` and photograph its page. Needs Chromium."""
+"""Make docs/demo.png and its dark twin: play `otelstream demo` and photograph its page. Needs Chromium."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-PICTURE = Path(__file__).parent / "demo.png"
+PICTURES = {Path(__file__).parent / "demo.png": 1, Path(__file__).parent / "demo-dark.png": 0}  # Chromium's schemes
 WIDTH = 1080
 MOST_BYTES = 400_000
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 def main() -> int:
-    """Write the picture."""
+    """Write the pictures."""
     browser = next((found for name in _BROWSERS if (found := shutil.which(name))), None)
     if browser is None:
         print(f"docs/picture.py needs one of {', '.join(_BROWSERS)} on PATH", file=sys.stderr)
@@ -27,14 +27,15 @@ def main() -> int:
         demo = [sys.executable, "-m", "otelstream", "demo", "--page", str(page)]
         subprocess.run(demo, check=True, stdout=subprocess.DEVNULL)
         height = _height(browser, page)
-        shot = Path(folder) / "demo.png"
-        _chromium(browser, folder, page, f"--screenshot={shot}", f"--window-size={WIDTH},{height}")
-        size = shot.stat().st_size
-        if size > MOST_BYTES:
-            print(f"the picture has {size:,} bytes: more than {MOST_BYTES:,}", file=sys.stderr)
-            return 1
-        shutil.copyfile(shot, PICTURE)
-    print(f"{PICTURE}: {WIDTH} x {height}, {size:,} bytes")
+        for picture, scheme in PICTURES.items():
+            shot = Path(folder) / picture.name
+            _chromium(browser, folder, page, f"--screenshot={shot}", f"--window-size={WIDTH},{height}", scheme=scheme)
+            size = shot.stat().st_size
+            if size > MOST_BYTES:
+                print(f"{picture.name} has {size:,} bytes: more than {MOST_BYTES:,}", file=sys.stderr)
+                return 1
+            shutil.copyfile(shot, picture)
+            print(f"{picture}: {WIDTH} x {height}, {size:,} bytes")
     return 0
 
 
@@ -51,10 +52,10 @@ def _height(browser: str, page: Path) -> int:
     return int(float(re.findall(r"<title>([\d.]+)</title>", dumped)[0]) + 0.5)
 
 
-def _chromium(browser: str, folder: str, page: Path, *words: str) -> str:
-    """Open *page* in a browser of its own, light, without a scroll bar; return what it prints."""
+def _chromium(browser: str, folder: str, page: Path, *words: str, scheme: int = 1) -> str:
+    """Open *page* in a browser of its own, without a scroll bar; return what it prints."""
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-    flags += ["--hide-scrollbars", "--blink-settings=preferredColorScheme=1", f"--user-data-dir={folder}/browser"]
+    flags += [f"--blink-settings=preferredColorScheme={scheme}", "--hide-scrollbars", f"--user-data-dir={folder}/shot"]
     command = [browser, *flags, *words, page.as_uri()]
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
 
