@@ -44,14 +44,16 @@ def counted(selected: str, start: str, window: str, seconds: str, line: str = ""
     Plain `increase()` never sees what a series was born with: a process that lives for two scrapes would count for
     nothing. What a series had before: its value then; nothing, if its process was there without it, or has begun since;
     else (a new Prometheus, a gap) the least that was seen. `start` selects `otelstream.start_time`, which tells that.
+    Less than before: it began anew under its old name just before the window, and all that it has is new.
     `line` begins each line where people read it.
     """
+    now = f"last_over_time({selected}[{window}])"
     then = f"last_over_time({selected}[5m] offset {window})"
     born = began(start, window, seconds)
     return (
-        f"(((last_over_time({selected}[{window}]){line} - ({then}"
-        f"{line} or 0 * last_over_time({selected}[{window}]) and on (job, instance) ({born})"
-        f"{line} or min_over_time({selected}[{window}]))){line} unless resets({selected}[{window}]) > 0)"
+        f"(((({now}{line} - ({then}"
+        f"{line} or 0 * {now} and on (job, instance) ({born})"
+        f"{line} or min_over_time({selected}[{window}]))) >= 0 or {now}){line} unless resets({selected}[{window}]) > 0)"
         f"{line} or increase({selected}[{window}]))"
     )
 

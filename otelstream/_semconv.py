@@ -342,9 +342,7 @@ SPAN_ATTRIBUTES: Final[tuple[SpanAttribute, ...]] = (
     SpanAttribute(FAULT, "string", "what was wrong with it; `none` where nothing was"),
     SpanAttribute(SUCCEEDED_THEN_FAILED, "bool", "a 2xx, then a fault of the integrity objective's set"),
     SpanAttribute(PARTIAL, "bool", "the answer is not whole"),
-    SpanAttribute(
-        UNSEEN, "bool", "not all of it could be read here: no objective judges it"
-    ),
+    SpanAttribute(UNSEEN, "bool", "not all of it could be read here: no objective judges it"),
     SpanAttribute(BROKEN_AFTER_END, "bool", "the wire broke after the end of a whole answer"),
     SpanAttribute(TIME_TO_FIRST_CHUNK, "double", "seconds from the request to the first chunk of any kind"),
     SpanAttribute(TIME_TO_FIRST_TOKEN, "double", "seconds from the request to the first chunk a user can see"),

@@ -140,6 +140,24 @@ def test_what_a_window_counts(name: str, tmp_path: Path) -> None:
             assert ours == pytest.approx(truth, rel=0.02)
 
 
+@pytest.mark.parametrize("missed", [0, 3, 7], ids="{} scrapes missed".format)
+def test_a_restart_under_its_name(missed: int, tmp_path: Path) -> None:
+    """A process that begins anew under its old name: no later window counts less than nothing, nor its old total."""
+    past, dice, restart = Past(), random.Random(7), END - 1800
+    past.process("a", BEGIN, restart, 1, dice, old=10_000)
+    past.process("a", restart + missed * past.every, END, 1, dice)
+    (tmp_path / "data").mkdir()
+    _import(openmetrics(lines(past)), tmp_path / "data")
+    with past_prometheus(tmp_path) as server:
+        for window, seconds in (("5m", 300), ("10m", 600)):
+            expr = counted(f"{COUNTER}{{}}", f"{START}{{}}", window, str(seconds))
+            found = server.query_range(f"sum({expr})", restart - 120, END, past.every)
+            values = [float(value) for _, value in found[0]["values"]]
+            print(f"\n{window}: {min(values):.0f} to {max(values):.0f}, {seconds // past.every} in a whole one")
+            assert min(values) >= 0
+            assert max(values) <= seconds / past.every * 1.1
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_what_a_line_draws(name: str, tmp_path: Path) -> None:
     """The area under a panel's line is the truth within 2 %; less is drawn right after a gap, for a line does not
