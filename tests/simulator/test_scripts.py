@@ -125,7 +125,17 @@ class TestCommand:
             "--gap",
             "0",
         ]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+
+        def heeds_interrupts() -> (
+            None
+        ):  # where these tests run in the background a child would inherit that it does not
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+        with (
+            subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=heeds_interrupts) as process,
+            contextlib.ExitStack() as at_the_end,
+        ):
+            at_the_end.callback(process.kill)
             assert process.stdout is not None
             address = process.stdout.readline().split()[0]
             with anthropic.Anthropic(base_url=address, api_key="unused") as client:
