@@ -115,11 +115,11 @@ class _Body:
             end(self._otelstream, ending)
 
     def _exhausted(self) -> None:
-        if self._otelstream.unseen:
-            self._end(Ending("completed"))
-        elif self._lines is not None and self._lines.broken:
+        if self._lines is None:
+            return
+        if self._lines.broken and not self._otelstream.unseen:
             self._end(failed("protocol_error"))
-        elif self._lines is not None:
+        else:
             exhausted(self._otelstream)
 
     def _broken(self, error: BaseException) -> None:

@@ -18,6 +18,7 @@ from otelstream._semconv import LABELS, METRICS, STREAMS
 from otelstream.slo._bundled import folder
 
 from .panels import NAMES, Json, load, panels, queries, variables
+from .tools import go_with
 
 DASHBOARDS = {name: load(name) for name in NAMES}
 CASES = [(name, panel) for name, board in DASHBOARDS.items() for panel in panels(board)]
@@ -178,14 +179,7 @@ class TestDashboard:
 @pytest.mark.slow
 def test_foundation_sdk_decodes_strictly(tmp_path: Path) -> None:
     """The newest SDK, which only Go has: no field that it does not know, none missing that it requires."""
-    go = shutil.which("go")
-    if go is None:
-        pytest.skip("go is not installed: it runs Grafana's foundation SDK")
-    (tmp_path / "main.go").write_text(STRICT)
-    subprocess.run([go, "mod", "init", "strict"], cwd=tmp_path, capture_output=True, check=True)
-    got = subprocess.run([go, "get", FOUNDATION], cwd=tmp_path, capture_output=True, text=True, check=False)
-    if got.returncode:
-        pytest.skip(f"{FOUNDATION} cannot be fetched: {got.stderr[-200:]}")
+    go = go_with(FOUNDATION, STRICT, tmp_path)
     files = [str(folder() / "grafana" / f"{name}.json") for name in NAMES]
 
     done = subprocess.run([go, "run", ".", *files], cwd=tmp_path, capture_output=True, text=True, check=True)

@@ -7,7 +7,6 @@ import json
 import math
 import os
 import re
-import shutil
 import socket
 import subprocess
 import urllib.request
@@ -23,7 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from otelstream._semconv import LABELS, METRICS, Metric, label_name
 
-from .tools import free_port, wait_for
+from .tools import free_port, go_with, wait_for
 
 ROOT = Path(__file__).parents[2]
 
@@ -178,14 +177,7 @@ def fetch(url: str) -> str:
 @pytest.mark.slow
 def test_collector_and_prometheus(tmp_path: Path) -> None:
     """The library that names series in the Collector and in Prometheus gives the same names and labels."""
-    go = shutil.which("go")
-    if go is None:
-        pytest.skip("go is not installed: it runs the naming library of the Collector and of Prometheus")
-    (tmp_path / "main.go").write_text(GO)
-    subprocess.run([go, "mod", "init", "names"], cwd=tmp_path, capture_output=True, check=True)
-    got = subprocess.run([go, "get", TRANSLATOR], cwd=tmp_path, capture_output=True, text=True, check=False)
-    if got.returncode:
-        pytest.skip(f"{TRANSLATOR} cannot be fetched: {got.stderr[-200:]}")
+    go = go_with(TRANSLATOR, GO, tmp_path)
     asked = [{"Name": m.name, "Unit": m.unit, "Type": GO_TYPES[m.kind]} for m in METRICS]
     asked += [{"Name": label.attribute, "Unit": "", "Type": 0} for label in LABELS]
 

@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,7 @@ from otelstream.doctor import _prometheus
 from otelstream.slo._bundled import folder
 
 from .panels import NAMES, load, queries
-from .test_end_to_end import OBJECTIVES, Pager, alertmanager, process, routes
+from .test_end_to_end import OBJECTIVES, Pager, alertmanager, answers, process, routes
 from .tools import PrometheusServer, binary, free_port, wait_for
 
 pytestmark = pytest.mark.slow
@@ -31,14 +30,6 @@ def victoria(name: str) -> str:
         return binary(name)
     except pytest.skip.Exception:
         pytest.skip(f"{name} is not installed: go install github.com/VictoriaMetrics/VictoriaMetrics/app/{name}@latest")
-
-
-def listens(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=2) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
 
 
 def filled(expr: str) -> str:
@@ -76,7 +67,7 @@ def test_a_page_by_victoria_metrics(tmp_path: Path) -> None:
             process(database, tmp_path / "victoria.log"),
             alertmanager(tmp_path) as port,
         ):
-            wait_for(lambda: listens(f"{url}/health"), "VictoriaMetrics")
+            wait_for(lambda: answers(f"{url}/health"), "VictoriaMetrics")
             evaluator = [
                 *(victoria("vmalert"), f"-rule={rules / 'otelstream.rules.yaml'}", f"-datasource.url={url}"),
                 *(f"-remoteWrite.url={url}", f"-remoteRead.url={url}", f"-notifier.url=http://127.0.0.1:{port}"),

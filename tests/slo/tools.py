@@ -141,3 +141,16 @@ def prometheus(folder: Path, config: str, *flags: str) -> Any:
         process.terminate()
         process.wait(30)
         log.close()
+
+
+def go_with(module: str, program: str, folder: Path) -> str:
+    """Put a Go program there, with the module that it needs; returns the command. Skips where either is missing."""
+    go = shutil.which("go")
+    if go is None:
+        pytest.skip(f"go is not installed: it runs {module}")
+    (folder / "main.go").write_text(program)
+    subprocess.run([go, "mod", "init", "program"], cwd=folder, capture_output=True, check=True)
+    got = subprocess.run([go, "get", module], cwd=folder, capture_output=True, text=True, check=False)
+    if got.returncode:
+        pytest.skip(f"{module} cannot be fetched: {got.stderr[-200:]}")
+    return go

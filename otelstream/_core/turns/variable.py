@@ -19,27 +19,22 @@ Result = TypeVar("Result")
 Value = TypeVar("Value")
 
 
-def _nothing() -> None:
-    pass
-
-
 def steady(change: Callable[Args, Result], *args: Args.args, **kwargs: Args.kwargs) -> Result:
     """Call `change`, which changes context variables, so that a finaliser in the midst of it may change some too.
 
     CPython reads the mapping of all variables while it allocates, until 3.12 collects garbage there, and a finaliser
-    that sets a variable frees that mapping. Here it is held; and the run makes every variable be looked up anew.
+    that sets a variable frees that mapping. Here it is held, and then every variable looked up anew.
     """
     if outbox.collecting == get_ident():  # this is such a finaliser, and who knows of what
         before = copy_context()
         result = change(*args, **kwargs)
         outbox.hold(before, copy_context())
         return result
-    outbox.let_go()
-    held = copy_context()
+    outbox.hold(copy_context())
     try:
         return change(*args, **kwargs)
     finally:
-        held.run(_nothing)
+        outbox.let_go()
 
 
 def put(variable: ContextVar[Value], value: Value) -> Token[Value]:
