@@ -15,82 +15,58 @@ from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.trace import Span
 
 from otelstream._core.emit.span import call_span, model_span, take
-from otelstream._core.process import nesting, suppression
+from otelstream._core.process import hooks, nesting, suppression
 from otelstream._core.process.closing import end
-from otelstream._core.process.runtime import Runtime, when_idle
+from otelstream._core.process.runtime import Runtime
 from otelstream._core.process.tap import aread, read
 from otelstream._core.record.stream import StreamObservation
 from otelstream._core.turns.variable import current
 from otelstream._stainless import closes, faults, native, raw, response, whole
 from otelstream._stainless.faults import before_stream, observed
-from otelstream._stainless.hooks import Hooks
 from otelstream._stainless.over import Over
 from otelstream._stainless.sdk import Handle, Sdk, Token, request_attributes, watch_helper
 from otelstream._trouble import trouble
 
 
-class Patches:
-    """The wrappers on one SDK: put on by the first `instrument()`, and off once nothing of ours needs them."""
+class Patches(hooks.Patches):
+    """The wrappers on one SDK of this make."""
 
     def __init__(self, sdk: Sdk) -> None:
+        super().__init__()
         self.sdk = sdk
-        self._runtime: Runtime | None = None  # of the streams that begin now
-        self._hooks = Hooks()
 
-    def attach(self, runtime: Runtime) -> None:
-        """Observe what begins from now on. Raises AttributeError when the SDK lacks a hook point, with none wrapped."""
-        with self._hooks.lock:
-            self._runtime = runtime
-            if not self._hooks:
-                self._put_on()
-
-    def remove(self) -> None:
-        """Observe nothing that begins from now on, and put back the functions once no stream is open."""
-        self._runtime = None
-        when_idle(self._take_off)
-
-    def _take_off(self) -> None:
-        with self._hooks.lock:
-            if self._runtime is None:
-                self._hooks.take_off()
-
-    def _put_on(self) -> None:
+    def put_on(self, put: hooks.Put) -> None:
+        """Wrap the SDK's functions. Raises AttributeError when it lacks one."""
         base, responses, streaming = (
             import_module(f"{self.sdk.package}.{name}") for name in ("_base_client", "_response", "_streaming")
         )
         sync, asynchronous = base.SyncAPIClient, base.AsyncAPIClient
-        put = self._hooks.put
-        try:
-            put(sync, "request", self._request)
-            put(asynchronous, "request", self._arequest)
-            for client in (sync, asynchronous):
-                if hasattr(client, "_request"):
-                    put(client, "_request", self._inner_request if client is sync else self._inner_arequest)
-                # Before it had a method for its pause, the SDK began a retry by calling itself.
-                put(client, "_sleep_for_retry" if hasattr(client, "_sleep_for_retry") else "_retry_request", _retry)
-            put(base.BaseClient, "_build_request", _attempt)
-            Over(self._begin, self._returned, _refused).put_on(put, self.sdk, base)
-            for cls, events in ((streaming.Stream, _events), (streaming.AsyncStream, _aevents)):
-                put(cls, "__init__", self._opened)
-                put(cls, "__stream__", _reading)
-                put(cls, "_iter_events", events)
-                put(cls, "__iter__" if cls is streaming.Stream else "__aiter__", _iterated)
-            for helper in self.sdk.helpers():
-                put(helper, "__stream__", _reading)
-                if self.sdk.helpers_close:
-                    put(helper, "close", closes.aclose if iscoroutinefunction(vars(helper)["close"]) else closes.close)
-            put(streaming.Stream, "close", closes.close)
-            put(streaming.AsyncStream, "close", closes.aclose)
-            http: Any = getattr(base, "httpx2", None) or base.httpx
-            put(http.Response, "close", response.close)
-            put(http.Response, "aclose", response.aclose)
-            put(responses.APIResponse, "close", closes.close)
-            put(responses.AsyncAPIResponse, "close", closes.aclose)
-            self.sdk.attach(put)
-        except AttributeError:
-            self._runtime = None
-            self._hooks.take_off()
-            raise
+        put(sync, "request", self._request)
+        put(asynchronous, "request", self._arequest)
+        for client in (sync, asynchronous):
+            if hasattr(client, "_request"):
+                put(client, "_request", self._inner_request if client is sync else self._inner_arequest)
+            # Before it had a method for its pause, the SDK began a retry by calling itself.
+            put(client, "_sleep_for_retry" if hasattr(client, "_sleep_for_retry") else "_retry_request", _retry)
+        put(base.BaseClient, "_build_request", _attempt)
+        Over(self._begin, self._returned, _refused).put_on(put, self.sdk, base)
+        for cls, events in ((streaming.Stream, _events), (streaming.AsyncStream, _aevents)):
+            put(cls, "__init__", self._opened)
+            put(cls, "__stream__", _reading)
+            put(cls, "_iter_events", events)
+            put(cls, "__iter__" if cls is streaming.Stream else "__aiter__", _iterated)
+        for helper in self.sdk.helpers():
+            put(helper, "__stream__", _reading)
+            if self.sdk.helpers_close:
+                put(helper, "close", closes.aclose if iscoroutinefunction(vars(helper)["close"]) else closes.close)
+        put(streaming.Stream, "close", closes.close)
+        put(streaming.AsyncStream, "close", closes.aclose)
+        http: Any = getattr(base, "httpx2", None) or base.httpx
+        put(http.Response, "close", response.close)
+        put(http.Response, "aclose", response.aclose)
+        put(responses.APIResponse, "close", closes.close)
+        put(responses.AsyncAPIResponse, "close", closes.aclose)
+        self.sdk.attach(put)
 
     # --- the request --------------------------------------------------------------------------------------
 
@@ -98,7 +74,7 @@ class Patches:
         self, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any], past: bool = False
     ) -> StreamObservation | None:
         """The record of this request, if it is for a streamed answer."""
-        runtime = self._runtime
+        runtime = self.runtime
         if runtime is None:
             return None
         try:
@@ -143,7 +119,7 @@ class Patches:
     def _request(self, wrapped: Any, client: Any, args: Any, kwargs: Any) -> Any:
         stream = self._begin(client, args, kwargs, isinstance(wrapped, partial))
         if stream is None and not (nesting.entered() or kwargs.get("stream")):
-            asked = whole.begin(self.sdk, self._runtime, client, args, kwargs)
+            asked = whole.begin(self.sdk, self.runtime, client, args, kwargs)
             result = wrapped(*args, **kwargs)
             return result if asked is None else whole.answered(self.sdk, asked, result)
         mark = nesting.enter(stream)  # what is not observed is no attempt of the stream whose request it is made in
@@ -161,7 +137,7 @@ class Patches:
     async def _arequest(self, wrapped: Any, client: Any, args: Any, kwargs: Any) -> Any:
         stream = self._begin(client, args, kwargs, isinstance(wrapped, partial))
         if stream is None and not (nesting.entered() or kwargs.get("stream")):
-            asked = whole.begin(self.sdk, self._runtime, client, args, kwargs)
+            asked = whole.begin(self.sdk, self.runtime, client, args, kwargs)
             result = await wrapped(*args, **kwargs)
             return result if asked is None else whole.answered(self.sdk, asked, result)
         mark = nesting.enter(stream)

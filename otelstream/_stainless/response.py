@@ -6,9 +6,9 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from otelstream._core.process import hooks
 from otelstream._core.process.closing import decide, publish
 from otelstream._core.record.stream import StreamObservation, clock
-from otelstream._stainless import hooks
 from otelstream._stainless.faults import is_sdk, leaving
 from otelstream._trouble import trouble
 

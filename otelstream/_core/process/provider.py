@@ -5,7 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import metadata
+from sys import modules
 from typing import Any, Protocol
+
+from otelstream._core.process.hooks import Patches
+from otelstream._errors import UnsupportedVersionError
 
 Version = tuple[int, int]
 
@@ -41,3 +46,53 @@ class Provider(Protocol):
     def check_version(self, version: str) -> None: ...
     def patch(self, runtime: Any) -> Any: ...
     def observed(self, thing: object) -> Any: ...
+
+
+_patches: dict[Any, Patches] = {}  # of the process: a class is wrapped once
+
+
+class Adapter:
+    """What every adapter does in the same way, by its package's name and the versions that it knows."""
+
+    __slots__ = ()
+    package: str
+    distribution: str
+    supported: tuple[Version, Version]
+
+    def patches(self) -> Patches:
+        """What attaches to the SDK."""
+        raise NotImplementedError
+
+    def installed_version(self) -> str | None:
+        """The version of the installed SDK, without importing it; None without one."""
+        try:
+            return metadata.version(self.distribution or self.package)
+        except metadata.PackageNotFoundError:
+            return getattr(modules.get(self.package), "__version__", None)
+
+    def check_version(self, version: str) -> None:
+        """Raise UnsupportedVersionError unless this adapter knows `version`."""
+        try:
+            numbers = tuple(int(part) for part in version.split(".")[:2])
+        except ValueError:
+            numbers = (0, 0)
+        low, high = self.supported
+        if not low <= numbers < high:
+            raise UnsupportedVersionError(
+                f"{self.package} {version} is not supported: otelstream observes {self.package} >= {low[0]}.{low[1]}, "
+                f"< {high[0]}; install one of those, or remove otelstream"
+            )
+
+    def patch(self, runtime: Any) -> Any:
+        """Attach to the SDK; returns what takes it off again.
+
+        Raises:
+            UnsupportedVersionError: the installed SDK lacks a hook point.
+        """
+        patches = _patches.get(self) or _patches.setdefault(self, self.patches())
+        try:
+            patches.attach(runtime)
+        except AttributeError as error:
+            version = self.installed_version()
+            raise UnsupportedVersionError(f"{self.package} {version} lacks a hook point: {error}") from error
+        return patches

@@ -10,7 +10,10 @@ from typing import Any
 
 import wrapt
 
+from otelstream._core.process.runtime import Runtime, when_idle
+
 _ABSENT: Any = object()
+Put = Callable[[Any, str, Callable[..., Any]], None]  # (owner, name, wrapper)
 
 
 class _Bound(wrapt.BoundFunctionWrapper):  # type: ignore[type-arg]
@@ -85,6 +88,40 @@ class Hooks:
             hook._self_live.clear()
         # One that another tool gave back meanwhile is on top again.
         self._buried = [hook for hook in self._buried if not _taken_off(hook)]
+
+
+class Patches:
+    """The wrappers on one SDK: put on by the first `instrument()`, and off once nothing of ours needs them."""
+
+    def __init__(self) -> None:
+        self.runtime: Runtime | None = None  # of the streams that begin now
+        self._hooks = Hooks()
+
+    def put_on(self, put: Put) -> None:
+        """Wrap the SDK's functions, each by one call of `put`. Raises AttributeError when it lacks one."""
+        raise NotImplementedError
+
+    def attach(self, runtime: Runtime) -> None:
+        """Observe what begins from now on. Raises AttributeError when the SDK lacks a hook point, with none wrapped."""
+        with self._hooks.lock:
+            self.runtime = runtime
+            if not self._hooks:
+                try:
+                    self.put_on(self._hooks.put)
+                except AttributeError:
+                    self.runtime = None
+                    self._hooks.take_off()
+                    raise
+
+    def remove(self) -> None:
+        """Observe nothing that begins from now on, and put back the functions once no stream is open."""
+        self.runtime = None
+        when_idle(self._take_off)
+
+    def _take_off(self) -> None:
+        with self._hooks.lock:
+            if self.runtime is None:
+                self._hooks.take_off()
 
 
 def _taken_off(hook: Hook) -> bool:
