@@ -49,6 +49,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="'NAME: VALUE'",
         help="sent to the gateway; a value env:VAR is read from the environment; may be given again",
     )
+    parser.add_argument(
+        "--http2",
+        action="store_true",
+        help="ask the gateway by HTTP/2 alone (without TLS by prior knowledge); with TLS both are tried anyway",
+    )
     parser.add_argument("--upstream-host", type=host, default="127.0.0.1", help="where our upstream listens")
     parser.add_argument(
         "--upstream-port", type=port(0), default=8099, help="its port, 0 for a free one (default: %(default)s)"
@@ -77,11 +82,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    try:
-        from otelstream.probe import _configs, _report
-        from otelstream.probe._bench import ProbeError
-    except ImportError as error:
-        raise CommandError(str(error)) from None
+    from otelstream.probe import _configs, _report
+
     if args.list:
         width = max(map(len, _report.CODES))
         print("\n".join(f"{code:{width}}  {what}" for code, what in _report.CODES.items()))
@@ -93,6 +95,10 @@ def run(args: argparse.Namespace) -> int:
         raise CommandError("give the URL of a gateway to put our upstream behind, or --live URL, and only one of them")
     if args.json and args.markdown:
         raise CommandError("--json and --markdown: give one of them")
+    try:
+        from otelstream.probe._bench import ProbeError
+    except ImportError as error:
+        raise CommandError(f'{error.name} is missing; pip install "otelstream[probe]"') from None
     baseline = _baseline(args.baseline) if args.baseline else None
     try:
         report = _live(args) if args.live else _controlled(args)
@@ -124,7 +130,7 @@ def _controlled(args: argparse.Namespace) -> Report:
         total=args.total,
         only=args.only,
     )
-    bench = Bench(_target(args.url, args.header), settings, args.upstream_host, args.upstream_port)
+    bench = Bench(_target(args.url, args), settings, args.upstream_host, args.upstream_port)
     try:
         bench.start()
     except SimulatorError as error:
@@ -149,14 +155,17 @@ def _live(args: argparse.Namespace) -> Report:
         _tell(f"{asked}. Go on? [y/N] ", end="")
         if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
             raise CommandError("nothing was sent; answer y, or add --yes")
-    return _live.probe(_target(args.live, args.header), args.route, args.model, args.max_requests)
+    return _live.probe(_target(args.live, args), args.route, args.model, args.max_requests)
 
 
-def _target(base: str, headers: list[tuple[str, str]]) -> Target:
+def _target(base: str, args: argparse.Namespace) -> Target:
     from otelstream.probe._client import Target
+    from otelstream.probe._http import Http2
 
+    if args.http2 and not Http2.available():
+        raise CommandError(f"--http2 needs the library h2; {Http2.INSTALL}")
     # A secret can be left in the environment: a command line is seen by others.
-    return Target(base, tuple((name, _secret(name, value)) for name, value in headers))
+    return Target(base, tuple((name, _secret(name, value)) for name, value in args.header), args.http2)
 
 
 def _baseline(name: str) -> dict[str, str]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import re
@@ -10,10 +11,11 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from otelstream.probe._client import Answer, Call, Target, UnreachableError
+from otelstream.probe._report import HTTP2
 from otelstream.testing import Exchange, Fault, ProviderSimulator, Request, Schedule, Script
 
 ROUTES = ("messages", "chat", "responses")
@@ -42,9 +44,11 @@ class Settings:
     only: frozenset[str] = frozenset()  # codes; empty: all
 
     def wants(self, code: str) -> bool:
-        """Whether a check is to be made; `body` stands for all its sizes."""
+        """Whether a check is to be made; `body` stands for all its sizes, `http2` for all that are made over it."""
         group, _, size = code.rpartition("-")
-        return not self.only or code in self.only or (size[:1].isdigit() and group in self.only)
+        if not self.only or code in self.only or (size[:1].isdigit() and group in self.only):
+            return True
+        return code.startswith(HTTP2) and "http2" in self.only
 
 
 @dataclass
@@ -87,7 +91,7 @@ class Bench:
         self._numbers = itertools.count(1)
         self._calls: set[Call] = set()
         self._lock = threading.Lock()
-        self.over = False
+        self._over = threading.Event()
 
     def start(self) -> None:
         """Listen; raises SimulatorError where the port is taken."""
@@ -95,12 +99,18 @@ class Bench:
 
     def stop(self) -> None:
         """Close every connection, so that no thread of ours waits for one, then the port."""
-        self.over = True
+        self._over.set()
         with self._lock:
             calls = list(self._calls)
         for call in calls:
             call.close()
         self.sim.stop()
+
+    def over_http2(self) -> Bench:
+        """The same bench, whose road through the gateway begins with HTTP/2."""
+        other = copy.copy(self)
+        other.gateway = replace(self.gateway, http2=True)
+        return other
 
     def target(self, road: str) -> Target:
         """Where a road begins."""
@@ -126,7 +136,7 @@ class Bench:
         self.sim.play(script, fault=fault, schedule=schedule, when=lambda request: mark_of(request) == mark, times=None)
         sent = {**credentials(self.settings.route), **(headers or {})}
         seen = Seen(mark, Answer(end="nothing"), self, sent)
-        if self.over:
+        if self._over.is_set():
             return seen
         try:
             call = Call(self.target(road), self.settings.route, self._body(mark, filler), sent)
@@ -158,7 +168,7 @@ class Bench:
         call.read(until=leave.client, within=1.0)
         call.read(until=lambda _: False, within=self.settings.pause)
         if call.answer.end == "waiting":
-            seen.left_at = call.close()
+            seen.left_at = call.leave()
             try:
                 self.sim.wait_for(lambda _: all(each.closed_at for each in seen.exchanges), self.settings.patience)
             except TimeoutError:
@@ -194,6 +204,9 @@ class Bench:
             except UnreachableError as error:
                 if "certificate" in str(error) or "TLS" in str(error):
                     raise ProbeError(f"{url}: {error}") from None
+        if answer.end == "corrupt":
+            over, other = ("2", "leave --http2 out") if self.gateway.http2 else ("1.1", "try --http2")
+            raise ProbeError(f"{url} does not speak HTTP/{over}; {other}")
         if status in {401, 403}:
             raise ProbeError(f"{url} answered {status}: give its key by --header 'authorization: Bearer ...'")
         if status in {404, 405}:
@@ -216,7 +229,8 @@ class Bench:
             Call(self.gateway, self.settings.route, b"{}", {}, timeout=5.0).close()
         except UnreachableError as error:
             return f"{url}: {error}"
-        return f"{url} gave no answer and never asked our upstream"
+        over = " over HTTP/2 (leave --http2 out if it speaks none)" if self.gateway.http2 else ""
+        return f"{url} gave no answer{over} and never asked our upstream"
 
 
 def credentials(route: str) -> dict[str, str]:

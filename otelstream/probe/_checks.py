@@ -9,6 +9,7 @@ from functools import partial
 
 from otelstream.probe import _judge, _requests
 from otelstream.probe._bench import Bench, Leave, Seen, Settings
+from otelstream.probe._report import HTTP2
 from otelstream.testing import Exchange, Fault, Faults, Schedule, Script, prose
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -20,13 +21,14 @@ class Check:
     """One measurement and the codes that are judged by it.
 
     *once*: it is not repeated, since nothing in it depends on the moment. *beside*: it takes long and little else,
-    and runs beside the others.
+    and runs beside the others. *http2*: it is about the ends of an answer, which HTTP/2 has of its own.
     """
 
     ask: Callable[[Bench, str], list[Seen]]
     judges: Mapping[str, _judge.Judge]
     once: bool = False
     beside: bool = False
+    http2: bool = False
 
 
 def text(count: int, size: int = 100) -> Script:
@@ -121,7 +123,7 @@ def checks(settings: Settings) -> list[Check]:
     """All checks, in the order of the report."""
     ending, asking = Faults.cut_after(chunks=20), _requests.retries
     found = [
-        Check(_cadence, {"cadence": _judge.cadence}),
+        Check(_cadence, {"cadence": _judge.cadence}, http2=True),
         Check(_headers, {"headers-early": _judge.headers_early}),
         Check(_pings, {"pings": _judge.pings}),
         Check(
@@ -130,28 +132,39 @@ def checks(settings: Settings) -> list[Check]:
             once=True,
             beside=True,
         ),
-        Check(partial(_ends, fault=Faults.error_after(chunks=20)), {"error-event": _judge.error_event}),
-        Check(partial(_ends, fault=ending), {"cut-fin": _judge.cut, "retries-half-sent": asking()}),
-        Check(partial(_ends, fault=Faults.reset_after(chunks=20)), {"cut-reset": _judge.cut}),
-        Check(partial(_ends, fault=Faults.end_after(chunks=20)), {"early-end": _judge.early_end}),
+        Check(partial(_ends, fault=Faults.error_after(chunks=20)), {"error-event": _judge.error_event}, http2=True),
+        Check(
+            partial(_ends, fault=ending),
+            {"cut-fin": partial(_judge.cut, by="cut"), "retries-half-sent": asking()},
+            http2=True,
+        ),
+        Check(
+            partial(_ends, fault=Faults.reset_after(chunks=20)),
+            {"cut-reset": partial(_judge.cut, by="reset")},
+            http2=True,
+        ),
+        Check(partial(_ends, fault=Faults.end_after(chunks=20)), {"early-end": _judge.early_end}, http2=True),
     ]
     seen = Leave(_sent(5), lambda answer: len(answer.pieces) >= 5)
     silent = Leave(_sent(10), lambda answer: len(answer.pieces) >= 10)
     found += [
-        Check(partial(_cancel, leave=seen), {"cancel-flowing": _judge.cancel}),
+        Check(partial(_cancel, leave=seen), {"cancel-flowing": _judge.cancel}, http2=True),
         Check(
             partial(_cancel, leave=silent, fault=Faults.hang_after(chunks=10)),
             {"cancel-silent": _judge.cancel},
+            http2=True,
         ),
         Check(
             partial(_cancel, leave=Leave(lambda each: each.headers_at), fault=Faults.hang_after("headers")),
             {"cancel-before-first": _judge.cancel},
+            http2=True,
         ),
         Check(
             partial(_cancel, leave=Leave(lambda _: True, lambda _: True), fault=Faults.hang_after("request")),
             {"cancel-before-headers": _judge.cancel},
+            http2=True,
         ),
-        Check(_unanswered, {"retries-unanswered": asking()}),
+        Check(_unanswered, {"retries-unanswered": asking()}, http2=True),
         Check(
             _refusals,
             {
@@ -200,7 +213,16 @@ def checks(settings: Settings) -> list[Check]:
             for seconds in settings.idle
         ),
     ]
-    if not settings.only:
-        return found
+    return _wanted(found, settings)
+
+
+def checks_http2(settings: Settings) -> list[Check]:
+    """Those that are made over HTTP/2, too, where the gateway offers both."""
+    whole = [check for check in checks(replace(settings, only=frozenset())) if check.http2]
+    named = [replace(check, judges={HTTP2 + code: judge for code, judge in check.judges.items()}) for check in whole]
+    return _wanted(named, settings)
+
+
+def _wanted(found: list[Check], settings: Settings) -> list[Check]:
     wanted = [(check, {code: judge for code, judge in check.judges.items() if settings.wants(code)}) for check in found]
     return [replace(check, judges=judges) for check, judges in wanted if judges]

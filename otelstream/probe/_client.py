@@ -10,16 +10,12 @@ import time
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urlsplit
 
-import h11
-
+from otelstream.probe._http import End, Head, Http1, Http2, Over
 from otelstream.probe._sse import Got, Reader
 
-# clean: a proper end of the body; cut: a FIN before it; corrupt: no HTTP; nothing: ended without an answer;
-# waiting: still open when we left it or gave up.
-End = Literal["waiting", "clean", "cut", "reset", "corrupt", "nothing"]
 PATHS = {"messages": "/v1/messages", "chat": "/v1/chat/completions", "responses": "/v1/responses"}
 
 
@@ -33,6 +29,7 @@ class Target:
 
     url: str
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    http2: bool = False  # by ALPN, or without TLS by prior knowledge
 
     def address(self, route: str) -> tuple[str, int, bool, str]:
         """Host, port, whether by TLS, and the path of a route; a base URL may end in /v1 or name the route itself."""
@@ -56,6 +53,7 @@ class Answer:
     events: list[Got] = field(default_factory=list)
     bursts: int = 0  # reads that completed at least one piece of output
     end: End = "waiting"
+    how: str = ""  # it ended, where HTTP/2 says more
     headers_at: float | None = None
     ended_at: float | None = None
     undecodable: bool = False
@@ -96,31 +94,30 @@ class Call:
 
     def __init__(self, target: Target, route: str, body: bytes, headers: dict[str, str], timeout: float = 10.0) -> None:
         self.answer = Answer()
-        self._http = h11.Connection(h11.CLIENT)
         self._reader = Reader()
         self._unpack: Any = None
         host, port, tls, path = target.address(route)
-        self._socket = _connect(host, port, tls, timeout)
+        self._socket = _connect(host, port, tls, timeout, target.http2)
         name = f"[{host}]" if ":" in host else host
+        given = {key.lower(): value for key, value in target.headers}
+        authority = given.pop("host", name if port == (443 if tls else 80) else f"{name}:{port}")
         sent = {
-            "host": name if port == (443 if tls else 80) else f"{name}:{port}",
             "content-type": "application/json",
             "accept": "text/event-stream",
             "accept-encoding": "identity",
             "user-agent": "otelstream-probe",
             **headers,
-            **{key.lower(): value for key, value in target.headers},
-            "content-length": str(len(body)),
+            **given,
         }
-        head = self._http.send(h11.Request(method="POST", target=path, headers=list(sent.items())))
-        self._send(head + self._http.send(h11.Data(data=body)))
-        self._http.send(h11.EndOfMessage())
+        self._http = (Http2 if target.http2 else Http1)(authority, path, sent, body, tls)
+        self._send()
 
-    def _send(self, data: bytes) -> None:
+    def _send(self) -> None:
         # Who refuses a large body may answer and close while we are still sending: the answer is what counts.
         with contextlib.suppress(OSError):
-            self._socket.settimeout(60.0)
-            self._socket.sendall(data)
+            if data := self._http.out():
+                self._socket.settimeout(60.0)
+                self._socket.sendall(data)
 
     def read(self, until: Callable[[Answer], object] | None = None, within: float = 30.0) -> bool:
         """Read until the answer ends, or *until* is true; False where the time ran out."""
@@ -144,39 +141,28 @@ class Call:
                 self._take(data, time.perf_counter())
         return until is None or bool(until(self.answer))
 
-    def _over(self, end: End) -> None:
-        self.answer.end = "nothing" if end == "cut" and self.answer.status is None else end
-        self.answer.ended_at = time.perf_counter()
+    def _over(self, end: End, how: str = "") -> None:
+        if self.answer.end == "waiting":
+            self.answer.end = "nothing" if end == "cut" and self.answer.status is None else end
+            self.answer.how, self.answer.ended_at = how, time.perf_counter()
 
     def _take(self, data: bytes, now: float) -> None:
         before = len(self.answer.events)
-        try:
-            self._http.receive_data(data)
-            while True:
-                event = self._http.next_event()
-                if event is h11.NEED_DATA or event is h11.PAUSED:
-                    break
-                if isinstance(event, h11.Response):
-                    self._head(event, now)
-                elif isinstance(event, h11.Data):
-                    self._body(bytes(event.data), now)
-                elif isinstance(event, h11.EndOfMessage):
-                    self._over("clean")
-                    break
-                elif isinstance(event, h11.ConnectionClosed):
-                    break
-        except h11.RemoteProtocolError:
-            self._over("corrupt" if data else "cut")
-        if not data and self.answer.end == "waiting":
-            self._over("cut")
+        for part in self._http.take(data):
+            if isinstance(part, Head):
+                self._head(part, now)
+            elif isinstance(part, Over):
+                self._over(part.end, part.how)
+            else:
+                self._body(part, now)
+        if self.answer.end == "waiting":
+            self._send()
         if any(event.piece for event in self.answer.events[before:]):
             self.answer.bursts += 1
 
-    def _head(self, event: Any, now: float) -> None:
+    def _head(self, head: Head, now: float) -> None:
         answer = self.answer
-        answer.status, answer.headers_at = event.status_code, now
-        answer.http = "HTTP/" + event.http_version.decode()
-        answer.headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in event.headers]
+        answer.status, answer.headers_at, answer.http, answer.headers = head.status, now, head.http, head.headers
         if answer.header("content-encoding") in {"gzip", "deflate"}:
             self._unpack = zlib.decompressobj(wbits=47)  # either, as its first bytes say
 
@@ -191,16 +177,42 @@ class Call:
             self.answer.said += data[:2000]
         self.answer.events += self._reader.take(data, now)
 
-    def close(self) -> float:
-        """Leave, as an SDK does whose stream is closed; returns when."""
+    def leave(self) -> float:
+        """Cancel, as an SDK does whose stream is closed; returns when."""
         at = time.perf_counter()
+        if goodbye := self._http.cancel():
+            with contextlib.suppress(OSError):
+                self._socket.sendall(goodbye)
+        else:
+            self.close()
+        return at
+
+    def close(self) -> None:
+        """End the connection."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
-        return at
 
 
-def _connect(host: str, port: int, tls: bool, timeout: float) -> socket.socket:
+def offers_http2(target: Target) -> bool:
+    """Whether a gateway takes HTTP/2 where it may choose; without TLS nobody is asked."""
+    host, port, tls, _ = target.address("messages")
+    if not tls:
+        return False
+    opened = _dial(host, port, tls, 10.0, ["h2", "http/1.1"])
+    with opened:
+        return isinstance(opened, ssl.SSLSocket) and opened.selected_alpn_protocol() == "h2"
+
+
+def _connect(host: str, port: int, tls: bool, timeout: float, http2: bool) -> socket.socket:
+    opened = _dial(host, port, tls, timeout, ["h2" if http2 else "http/1.1"])
+    if http2 and isinstance(opened, ssl.SSLSocket) and opened.selected_alpn_protocol() != "h2":
+        opened.close()
+        raise UnreachableError(f"{host}:{port} offers no HTTP/2 over TLS; leave --http2 out")
+    return opened
+
+
+def _dial(host: str, port: int, tls: bool, timeout: float, offered: list[str]) -> socket.socket:
     try:
         opened = socket.create_connection((host, port), timeout=timeout)
     except OSError as error:
@@ -210,7 +222,7 @@ def _connect(host: str, port: int, tls: bool, timeout: float) -> socket.socket:
         return opened
     try:
         context = ssl.create_default_context()
-        context.set_alpn_protocols(["http/1.1"])
+        context.set_alpn_protocols(offered)
         return context.wrap_socket(opened, server_hostname=host)
     except ssl.SSLCertVerificationError as error:
         opened.close()

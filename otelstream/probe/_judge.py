@@ -12,6 +12,7 @@ from otelstream.probe._report import Judged
 
 Runs = list[Seen]
 Judge = Callable[[Runs, Runs], Judged]
+LATEST = 2.0  # seconds after which a cancel has come to nothing
 ENDS = {
     "waiting": "no end at all",
     "clean": "a clean end",
@@ -30,7 +31,7 @@ def ended(answer: Answer) -> str:
         return "an `error` event"
     if answer.terminal and answer.end == "clean":
         return "a complete answer"
-    return ENDS[answer.end]
+    return ENDS[answer.end] + (f" ({answer.how})" if answer.how else "")
 
 
 def complete(answer: Answer) -> bool:
@@ -126,7 +127,7 @@ def error_event(direct: Runs, via: Runs) -> Judged:
     return Judged("kept", said + "it")
 
 
-def cut(direct: Runs, via: Runs) -> Judged:
+def cut(direct: Runs, via: Runs, by: str) -> Judged:
     """A cut must not look like a proper end; by which of the ways it is seen does not matter."""
     alone = direct[0].answer
     if any(seen.answer.end not in {"cut", "reset"} for seen in direct):
@@ -134,7 +135,7 @@ def cut(direct: Runs, via: Runs) -> Judged:
     verdicts = []
     for seen in via:
         answer = seen.answer
-        said = f"the upstream cut after {len(alone.pieces)} deltas; the client saw {ended(answer)}"
+        said = f"the upstream {by} after {len(alone.pieces)} deltas; the client saw {ended(answer)}"
         if answer.status == 200 and len(answer.pieces) < len(alone.pieces):
             said += f" after {len(answer.pieces)}"
         if answer.end == "waiting":
@@ -181,10 +182,9 @@ def cancel(direct: Runs, via: Runs) -> Judged:
         return Judged("unseen", f"the client had {ended(done.answer)} before it could cancel")
     if any(_over_before(seen) for seen in via):
         return Judged("unseen", "the upstream had sent everything before the cancel")
-    known = [delay for delay in through if delay is not None]
+    known = [delay for delay in through if delay is not None and delay < LATEST]
     if 2 * len(known) <= len(through):
-        patience = via[0].bench.settings.patience
-        return Judged("lost", f"the upstream was not told within {patience:g} s, direct in {_ms(alone)}")
+        return Judged("lost", f"the upstream was not told within {LATEST:g} s, direct in {_ms(alone)}")
     middle = sorted(known)[(len(known) - 1) // 2]
     return Judged(
         "kept" if middle < 0.2 else "late", f"the upstream was told after {1000 * middle:.0f} ms, direct {_ms(alone)}"

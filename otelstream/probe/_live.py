@@ -6,15 +6,15 @@ from __future__ import annotations
 from statistics import median_low
 
 from otelstream.probe._bench import ProbeError, credentials, request_body
-from otelstream.probe._client import Answer, Call, Target, UnreachableError
+from otelstream.probe._client import Answer, Call, Target, UnreachableError, offers_http2
 from otelstream.probe._judge import ended
 from otelstream.probe._report import CODES, Judged, Report, Result
-from otelstream.probe._run import server_of
+from otelstream.probe._run import server_of, spoken
 
 PROMPT = "Count from one to sixty in words, one number a line. Write nothing else."
 TOKENS = 400
 # Only an upstream of ours knows what was sent, and what it was told.
-UNSEEN = "only our own upstream could tell: probe it controlled"
+UNSEEN = "cannot be seen from here: only our own upstream could tell: probe it controlled"
 
 
 def probe(target: Target, route: str, model: str, most: int) -> Report:
@@ -23,9 +23,11 @@ def probe(target: Target, route: str, model: str, most: int) -> Report:
     for number in range(most):
         packed = most > 1 and number == most - 1
         answers.append(_ask(target, route, model, packed))
-    report = Report(target.url, server_of(answers[0]), route, "live", len(answers))
-    found = _judge(answers)
+    report = Report(target.url, server_of(answers[0]), route, "live", answers[0].http, len(answers))
+    found = _judge(answers, spoken(answers[0].http, not target.http2 and offers_http2(target)))
     for code in CODES:
+        if code == "http2":
+            continue
         judged = found.get(code, Judged("unseen", UNSEEN))
         report.results.append(Result(code, judged.verdict, judged.measured))
     return report
@@ -55,7 +57,7 @@ def _ask(target: Target, route: str, model: str, packed: bool) -> Answer:
     return answer
 
 
-def _judge(answers: list[Answer]) -> dict[str, Judged]:
+def _judge(answers: list[Answer], http: str) -> dict[str, Judged]:
     count = len(answers)
     events = sum(len(answer.events) for answer in answers)
     broken = sum(event.broken for answer in answers for event in answer.events)
@@ -64,7 +66,6 @@ def _judge(answers: list[Answer]) -> dict[str, Judged]:
     bursts, pieces = (median_low(found) for found in zip(*((a.bursts, len(a.pieces)) for a in answers), strict=True))
     packed = answers[-1].header("content-encoding")
     pings = sum(answer.pings for answer in answers)
-    versions = sorted({answer.http for answer in answers})
     hidden = bad is not None and bad.end == "clean" and bad.error is None
     return {
         # How the provider sent them is not known: one burst alone is what no provider does.
@@ -83,5 +84,5 @@ def _judge(answers: list[Answer]) -> dict[str, Judged]:
             "unseen" if count < 2 else "changed" if packed else "kept",
             "needs --max-requests 2" if count < 2 else f"content-encoding {packed or 'none'} where gzip was accepted",
         ),
-        "http-version": Judged("kept", ", ".join(versions) + "; nothing newer was offered by us"),
+        "http-version": Judged("kept", http),
     }

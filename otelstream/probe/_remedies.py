@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from otelstream.probe._report import HTTP2
+
 _PASS: Final = "its passthrough route /anthropic/v1/messages"
 _REMEDIES: Final[Mapping[str, Mapping[str, str]]] = {
     "cadence": {
@@ -57,6 +59,7 @@ _REMEDIES: Final[Mapping[str, Mapping[str, str]]] = {
         "h2o": "proxy.timeout.io: 600000",
     },
     "total": {"envoy": "timeout: 0s on the route"},
+    "http2-cut": {"haproxy": "alpn http/1.1 on its bind: to HTTP/2 clients a cut is an end in order"},
 }
 _GENERAL: Final[Mapping[str, str]] = {
     "cadence": "no buffering of responses on this route",
@@ -66,6 +69,7 @@ _GENERAL: Final[Mapping[str, str]] = {
     "retries": "no retries here: the client's SDK does its own",
     "body": "a higher limit for request bodies",
     "idle": "a longer time-out for silence from the upstream",
+    "http2-cut": "RST_STREAM towards the client where the upstream was cut",
     "total": "no limit for the whole answer",
     "compression": "no compression of text/event-stream",
 }
@@ -74,10 +78,16 @@ CODES_WITH_PARTS: Final = ("cut", "cancel", "retries", "body", "idle", "total")
 
 def remedy(code: str, server: str) -> str:
     """The remedy for the proxy that the gateway says it is; else for each that has one."""
-    family = "compression" if code == "compressed-upstream" else code
-    group = code.partition("-")[0]
-    known = _REMEDIES.get(family) or (_REMEDIES.get(group, {}) if group in CODES_WITH_PARTS else {})
-    general = _GENERAL.get(family) or (_GENERAL.get(group, "") if group in CODES_WITH_PARTS else "")
+    plain = code.removeprefix(HTTP2)
+    family = "compression" if plain == "compressed-upstream" else plain
+    group = plain.partition("-")[0]
+    parts = (family, group) if group in CODES_WITH_PARTS else (family,)
+    # What is said of HTTP/2 to the client comes before what holds for both.
+    wanted = [*(HTTP2 + part for part in parts if plain != code), *parts]
+    general = next((_GENERAL[part] for part in wanted if part in _GENERAL), "")
+    known: dict[str, str] = {}
+    for part in wanted:
+        known = {**_REMEDIES.get(part, {}), **known}
     for name, text in known.items():
         if name in server.lower():
             return text

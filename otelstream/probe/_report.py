@@ -12,6 +12,8 @@ VERDICTS: Final[tuple[str, ...]] = get_args(Verdict)
 FAILING: Final = frozenset({"lost", "hidden", "retried"})
 _RANK: Final = {"kept": 0, "changed": 1, "late": 1, "invented": 1, "lost": 2, "hidden": 2, "retried": 2}
 
+HTTP2: Final = "http2-"  # before the codes of what is measured over HTTP/2, too
+
 # Stable: scripts, baselines and the documentation refer to them. A number of a user's own follows the last dash.
 CODES: Final[Mapping[str, str]] = {
     "cadence": "each event arrives when it was sent",
@@ -45,6 +47,7 @@ CODES: Final[Mapping[str, str]] = {
     "reuse-after-cut": "the requests after a cut are answered",
     "idle": "a silence of so many seconds is endured",
     "total": "an answer may flow for so many seconds",
+    "http2": "the same over HTTP/2, where TLS offers both",
     "well-formed": "each event of the answer is whole",
     "terminal-event": "the answer says that it is complete",
     "http-version": "which HTTP the client gets",
@@ -68,10 +71,9 @@ class Result:
     measured: str
     remedy: str = ""
 
-    @property
-    def line(self) -> str:
+    def line(self, width: int = 21) -> str:
         """It, as the terminal has it."""
-        said = f"{self.verdict:12}  {self.code:21}  {self.measured}"
+        said = f"{self.verdict:12}  {self.code:{width}}  {self.measured}"
         return f"{said}; set: {self.remedy}" if self.remedy else said
 
 
@@ -83,6 +85,7 @@ class Report:
     server: str = ""  # as the gateway names itself
     route: str = "messages"
     mode: str = "controlled"
+    http: str = "HTTP/1.1"
     repeats: int = 1
     results: list[Result] = field(default_factory=list)
 
@@ -109,9 +112,10 @@ class Report:
         """A line for each check, under one for the run."""
         named = f" ({self.server})" if self.server else ""
         runs = f"{self.repeats} run{'s' if self.repeats != 1 else ''} each"
-        yield f"{self.gateway}{named}: {self.mode}, {self.route} over HTTP/1.1, {runs}"
+        yield f"{self.gateway}{named}: {self.mode}, {self.route} over {self.http}, {runs}"
+        width = max((len(result.code) for result in self.results), default=0)
         for result in self.results:
-            yield f"  {result.line}"
+            yield f"  {result.line(width)}"
         count = {verdict: sum(result.verdict == verdict for result in self.results) for verdict in VERDICTS}
         yield ", ".join(f"{number} {verdict}" for verdict, number in count.items() if number)
 

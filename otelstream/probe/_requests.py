@@ -15,7 +15,8 @@ def retries(*places: int) -> Judge:
         most = max(len(seen.exchanges) for seen in runs)
         if not most:
             return Judged("inconclusive", f"the request did not reach the upstream: {ended(runs[0].answer)}")
-        said = f"{most} request{'s' if most > 1 else ''} upstream for one of the client's"
+        said = f"{most} request{'s' if most > 1 else ''} upstream for one of the client's, which saw "
+        said += ended(runs[0].answer)
         return Judged("retried" if most > 1 else "kept", said)
 
     return judge
