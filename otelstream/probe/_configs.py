@@ -103,7 +103,7 @@ http:
 """
 _LITELLM = """\
 # litellm: clients use its passthrough route, base URL http://GATEWAY:4000/anthropic, which changes nothing.
-# Start it with ANTHROPIC_API_BASE=http://@UPSTREAM@ and ANTHROPIC_API_KEY set.
+# Start it with ANTHROPIC_API_BASE=http://@UPSTREAM@, ANTHROPIC_API_KEY, and the key of the clients as LITELLM_MASTER_KEY.
 # /v1/messages asks three times, loses retry-after and traceparent, and invents pings; /chat/completions loses more.
 litellm_settings:
   num_retries: 0                         # the client's SDK retries
@@ -117,6 +117,7 @@ model_list:                              # only for the translating routes
       api_base: http://@UPSTREAM@
       max_retries: 0
 general_settings:
+  master_key: os.environ/LITELLM_MASTER_KEY
   forward_client_headers_to_llm_api: true
 """
 _ALL: Final[Mapping[str, str]] = {
