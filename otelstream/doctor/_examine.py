@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from otelstream._face import providers
-from otelstream.doctor import _environment, _prometheus, _setup, _streams
+from otelstream.doctor import _environment, _gateways, _prometheus, _setup, _streams
 from otelstream.doctor._report import FOLDER, Finding, Report
 
 DISTRIBUTION = "otelstream_doctor-0.dist-info"
@@ -23,7 +23,8 @@ def environment() -> Report:
     for check in (*_environment.ALWAYS, *_environment.WITHOUT_PROGRAM):
         report.add(check(facts))
     report.cannot_see(
-        "how a program sets OpenTelemetry up, and what its streams do: otelstream doctor CMD... runs it and looks"
+        "how a program sets OpenTelemetry up, and what its streams do: otelstream doctor CMD... runs it and looks",
+        *_gateways.told(_gateways.of_environment()),
     )
     return report
 
@@ -80,7 +81,7 @@ def program(folder: str, code: int) -> Report:
                 if "otel-sdk-missing" in report.codes and each in (_setup.tracer_provider, _setup.meter_provider):
                     continue
                 report.add(each(process))
-            report.cannot_see(*_setup.unseen(process))
+            report.cannot_see(*_setup.unseen(process), *_gateways.told(process["gateways"]))
         report.add(_setup.instance_ids(busy))
     if not count and not report.findings:
         report.add([_no_streams(notes, processes)])

@@ -23,7 +23,7 @@ from otelstream._face import instrumentor as _instrumentor
 from otelstream._face import providers
 from otelstream._face.view import StreamView
 from otelstream._trouble import trouble
-from otelstream.doctor import _environment, _process
+from otelstream.doctor import _environment, _gateways, _process
 from otelstream.doctor._report import FOLDER
 from otelstream.doctor._spans import SpanWatch, watch_providers
 
@@ -72,6 +72,7 @@ class Probe:
         self._streams: deque[tuple[StreamObservation, str | None]] = deque(maxlen=KEPT)  # with its span's scope
         self._asked: set[int] = set()  # streams of which the application read how they ended
         self._timeouts: set[float | None] = set()
+        self._gateways: set[str] = set()
         self._unobserved = 0
         self.spans.restart()
 
@@ -105,6 +106,7 @@ class Probe:
                 if isinstance(body, dict) and body.get("stream") is True and path.endswith(provider.beside.paths):
                     self._timeouts.add(request.extensions.get("timeout", {}).get("read"))
                     self._unobserved += nesting.current() is None
+                    self._gateways.update(filter(None, [_gateways.elsewhere(str(client.base_url), provider.provider)]))
             except Exception:
                 trouble("examining a request")
             return request
@@ -150,6 +152,7 @@ class Probe:
                 "count": self._count,
                 "streams": [self._of(stream, scope) for stream, scope in list(self._streams)],
                 "timeouts": sorted(value for value in self._timeouts if value is not None),
+                "gateways": sorted(self._gateways),
                 "unobserved": self._unobserved,
                 "callbacks": len(_instrumentor._ended) > 1,
                 "spans": self.spans.facts(),

@@ -103,7 +103,7 @@ http:
 """
 _LITELLM = """\
 # litellm: clients use its passthrough route, base URL http://GATEWAY:4000/anthropic, which changes nothing.
-# Start it with ANTHROPIC_API_BASE=http://@UPSTREAM@, ANTHROPIC_API_KEY, and the key of the clients as LITELLM_MASTER_KEY.
+# Start it with ANTHROPIC_API_BASE=http://@UPSTREAM@, ANTHROPIC_API_KEY, and its clients' key as LITELLM_MASTER_KEY.
 # /v1/messages asks three times, loses retry-after and traceparent, and invents pings; /chat/completions loses more.
 litellm_settings:
   num_retries: 0                         # the client's SDK retries

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from otelstream import cli
-from otelstream.doctor import _environment
+from otelstream.doctor import _environment, _gateways
 
 from .conftest import Doctor
 
@@ -197,3 +197,36 @@ def test_the_report_for_people(
         "switched-off: OTEL_SDK_DISABLED=true switches off the SDK, and otelstream",
         "    remedy: unset it",
     ]
+
+
+@pytest.mark.parametrize(
+    ("base", "provider", "gateway"),
+    [
+        ("https://api.anthropic.com", "anthropic", None),
+        ("https://api.openai.com/v1/", "openai", None),
+        ("https://us.api.openai.com/v1", "openai", None),
+        ("https://shop.openai.azure.com/openai", "openai", None),
+        ("https://bedrock-runtime.eu-west-1.amazonaws.com", "anthropic", None),
+        ("", "openai", None),
+        ("http://[::1", "openai", None),
+        ("http://localhost:4000/anthropic/", "anthropic", "http://localhost:4000/anthropic"),
+        ("https://user:secret@llm.example/v1?key=secret", "openai", "https://llm.example/v1"),
+        ("https://openai.example.com/v1", "openai", "https://openai.example.com/v1"),
+        ("http://[::1]:8080", "openai", "http://[::1]:8080"),
+    ],
+)
+def test_what_a_gateway_is(base: str, provider: str, gateway: str | None) -> None:
+    """Whatever is neither the provider's own host nor a cloud's; no password of a URL is repeated."""
+    assert _gateways.elsewhere(base, provider) == gateway
+
+
+def test_a_gateway_of_the_environment(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line says that it can be probed, and how; it is no finding."""
+    before = doctor()
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", "http://gateway:4000/anthropic")
+
+    seen = doctor()
+
+    assert (seen.exit_code, seen.codes) == (before.exit_code, before.codes)
+    (told,) = [each for each in seen.report["unseen"] if "otelstream probe http://gateway:4000/anthropic" in each]
+    assert "not the provider's own host" in told

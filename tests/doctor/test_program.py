@@ -12,6 +12,7 @@ import pytest
 
 from otelstream.doctor import _examine
 from otelstream.doctor._report import CODES, Report
+from otelstream.testing import ProviderSimulator
 
 PLANTED = {
     "nothing": None,
@@ -120,3 +121,10 @@ def test_every_code_is_explained() -> None:
 
     for code, meaning in CODES.items():
         assert f"| `{code}` | {meaning} |" in page
+
+
+def test_a_gateway_can_be_probed(left_behind: dict[str, Path], sim: ProviderSimulator, tmp_path: Path) -> None:
+    """Of a base URL that leads to a gateway, one line says so, and how to look into it."""
+    report = examined(tmp_path, left_behind["nothing"])
+
+    assert [each for each in report.unseen if f"otelstream probe {sim.base_url}" in each]
