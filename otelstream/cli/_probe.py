@@ -148,7 +148,8 @@ def _live(args: argparse.Namespace) -> Report:
 
     if not args.model:
         raise CommandError("--live needs --model NAME: the model to ask for")
-    asked = f"{args.max_requests} requests of at most {_live.TOKENS} tokens to {args.live}, paid by its key"
+    count = f"{args.max_requests} request{'s' if args.max_requests != 1 else ''}"
+    asked = f"{count} of at most {_live.TOKENS} tokens to {args.live}, paid by its key"
     if not args.yes:
         if not sys.stdin.isatty():
             raise CommandError(f"--live would send {asked}; add --yes to do it without being asked")

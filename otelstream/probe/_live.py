@@ -8,13 +8,11 @@ from statistics import median_low
 from otelstream.probe._bench import ProbeError, credentials, request_body
 from otelstream.probe._client import Answer, Call, Target, UnreachableError, offers_http2
 from otelstream.probe._judge import ended
-from otelstream.probe._report import CODES, Judged, Report, Result
+from otelstream.probe._report import CODES, UNSEEN, Judged, Report, Result
 from otelstream.probe._run import server_of, spoken
 
 PROMPT = "Count from one to sixty in words, one number a line. Write nothing else."
 TOKENS = 400
-# Only an upstream of ours knows what was sent, and what it was told.
-UNSEEN = "cannot be seen from here: only our own upstream could tell: probe it controlled"
 
 
 def probe(target: Target, route: str, model: str, most: int) -> Report:

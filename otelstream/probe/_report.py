@@ -54,6 +54,10 @@ CODES: Final[Mapping[str, str]] = {
 }
 
 
+# Only an upstream of ours knows what was sent, and what it was told.
+UNSEEN: Final = "cannot be seen from here, only by our own upstream (probe it controlled)"
+
+
 @dataclass(frozen=True)
 class Judged:
     """What one check found."""
@@ -109,13 +113,19 @@ class Report:
         return {"version": 1, **shown, "checks": [asdict(result) for result in self.results]}
 
     def lines(self) -> Iterable[str]:
-        """A line for each check, under one for the run."""
+        """A line for each check, under one for the run; what cannot be seen from here shares one."""
         named = f" ({self.server})" if self.server else ""
         runs = f"{self.repeats} run{'s' if self.repeats != 1 else ''} each"
+        if self.mode == "live":
+            runs = f"{self.repeats} request{'s' if self.repeats != 1 else ''}"
         yield f"{self.gateway}{named}: {self.mode}, {self.route} over {self.http}, {runs}"
-        width = max((len(result.code) for result in self.results), default=0)
-        for result in self.results:
+        hidden = [result.code for result in self.results if result.measured == UNSEEN]
+        shown = [result for result in self.results if result.measured != UNSEEN]
+        width = max((len(result.code) for result in shown), default=0)
+        for result in shown:
             yield f"  {result.line(width)}"
+        if hidden:
+            yield f"  {'unseen':12}  {UNSEEN}: {', '.join(hidden)}"
         count = {verdict: sum(result.verdict == verdict for result in self.results) for verdict in VERDICTS}
         yield ", ".join(f"{number} {verdict}" for verdict, number in count.items() if number)
 

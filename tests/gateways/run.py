@@ -199,11 +199,17 @@ def _joined(codes: list[str]) -> str:
     """Codes; of a limit only the least that was beyond it."""
     kept = []
     for code in sorted(codes, key=lambda each: (each.rpartition("-")[0], _size(each))):
-        group = code.rpartition("-")[0]
-        if group in {"body", "idle"} and any(each.startswith(group) for each in kept):
+        group = family(code)
+        if group != code and any(family(each) == group for each in kept):
             continue
         kept.append(code)
     return ", ".join(f"`{code}`" for code in sorted(kept, key=codes.index))
+
+
+def family(code: str) -> str:
+    """A code without the number that follows the last dash."""
+    group, _, size = code.rpartition("-")
+    return group if size[:1].isdigit() and group in {"body", "idle", "total"} else code
 
 
 def _size(code: str) -> float:

@@ -184,19 +184,40 @@ def test_wrong_input(
         assert part in told
 
 
-def test_interrupted(free_port: int) -> None:
-    """Ctrl-C while it waits or measures: one line, 2, and no process left."""
-    with ProviderSimulator() as never:
+class Counts(proxies.Proxy):
+    """Says when so many requests have come."""
+
+    asked = 0
+    reached: threading.Event
+
+    def refuse(self, body: bytes) -> int | None:
+        self.asked += 1
+        if self.asked == 4:
+            self.reached.set()
+        return None
+
+
+@pytest.mark.parametrize("measuring", [False, True], ids=["waiting", "measuring"])
+def test_interrupted(measuring: bool, free_port: int) -> None:
+    """Ctrl-C while it waits or measures: one line, 2, and neither a process nor a port is left."""
+    with ProviderSimulator() as never, Counts(free_port) as proxy:
+        proxy.reached = threading.Event()
         never.play("text_short", schedule=Schedule(headers=60), times=None)
-        command = [sys.executable, "-m", "otelstream", "probe", never.base_url, "--upstream-port", str(free_port)]
-        running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        url = f"http://127.0.0.1:{proxy.port}" if measuring else never.base_url
+        command = [sys.executable, "-m", "otelstream", "probe", url, "--upstream-port", str(free_port), "--json"]
+        running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         try:
             assert running.stderr is not None
             assert "point the upstream" in running.stderr.readline()
-            never.wait_for(len)
+            assert proxy.reached.wait(30) if measuring else never.wait_for(len)
             running.send_signal(signal.SIGINT)
-            assert running.wait(30) == 2
-            assert running.stderr.read().count("interrupted, nothing is left running") == 1
+            out, err = running.communicate(timeout=30)
+            assert (running.returncode, out) == (2, "")
+            assert err.splitlines() == [
+                "otelstream probe: interrupted, nothing is left running; start it again for a whole report"
+            ]
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", free_port), timeout=5)
         finally:
             running.kill()
             running.communicate()
@@ -245,6 +266,29 @@ class TestLive:
         assert main(["probe", "--live", sim.base_url, "--model", "m", "--max-requests", "1", "--yes"]) == 1
 
         assert f"  {verdict:12}  terminal-event" in capsys.readouterr().out
+
+    @pytest.mark.parametrize(("answer", "code", "sent"), [("n", 2, 0), ("", 2, 0), ("y", 0, 1)])
+    def test_it_asks_first(
+        self,
+        answer: str,
+        code: int,
+        sent: int,
+        sim: ProviderSimulator,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        """Before anything is sent it says how much to whom; only a yes lets it. What it cannot see shares one line."""
+        sim.play("text_long", times=None)
+        asked = io.StringIO(f"{answer}\n")
+        monkeypatch.setattr(asked, "isatty", lambda: True, raising=False)
+        monkeypatch.setattr("sys.stdin", asked)
+
+        assert main(["probe", "--live", sim.base_url, "--model", "m", "--max-requests", "1"]) == code
+
+        told = capsys.readouterr()
+        assert len(sim.log) == sent
+        assert f"1 request of at most 400 tokens to {sim.base_url}" in told.err
+        assert told.out.count("cannot be seen from here") == sent
 
     def test_a_key_that_is_not_accepted(self, sim: ProviderSimulator, capsys: pytest.CaptureFixture[str]) -> None:
         """One line with the status and what the gateway said, and no further request."""
