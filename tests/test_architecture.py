@@ -20,6 +20,7 @@ FLOORS = (
     ("asgi", "wsgi", "aiohttp", "typing", ""),
     ("_face",),
     ("view",),
+    ("bedrock",),
     ("anthropic", "openai"),
     ("_stainless",),
     ("_objectives_file", "_promql"),
@@ -31,7 +32,7 @@ FLOORS = (
     ("_core", "_semconv", "_errors", "_trouble"),
 )
 LEVEL = {room: len(FLOORS) - index for index, floor in enumerate(FLOORS) for room in floor}
-PROVIDERS = ("anthropic", "openai")
+PROVIDERS = ("anthropic", "openai", "bedrock")
 MOST_LINES = 400
 TABLES = ("_semconv",)  # of names: as long as there are names
 

@@ -15,8 +15,8 @@ from opentelemetry.instrumentation.utils import suppress_instrumentation
 from shapes import ASK, Reply, Tape, clients
 
 import otelstream
+from otelstream._core.process.provider import Adapter
 from otelstream._face import config as _config
-from otelstream._stainless.provider import Provider
 from otelstream.testing import Script
 
 TEXT = [event.frame for event in Script().text("Calm.").finished().events]
@@ -299,7 +299,7 @@ def test_somebody_elses_file_is_left_to_them(text: str, tmp_path: Path, monkeypa
 @pytest.mark.parametrize("version", ["0.50.9", "9.0.0", "nonsense"])
 def test_an_unsupported_sdk(version: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """Outside the supported range `instrument()` raises with the remedy; a zero-code start logs it once and goes on."""
-    monkeypatch.setattr(Provider, "installed_version", lambda it: version if it.package == "anthropic" else None)
+    monkeypatch.setattr(Adapter, "installed_version", lambda it: version if it.package == "anthropic" else None)
     with pytest.raises(otelstream.UnsupportedVersionError, match=rf"{version}.*0\.51.*install one of those"):
         otelstream.instrument()
     assert not observed()
@@ -325,7 +325,7 @@ def test_an_sdk_without_a_hook_point(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_no_sdk(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """Without a provider SDK a line of code is told so, with the remedy; the zero-code loader is not."""
-    monkeypatch.setattr(Provider, "installed_version", lambda _: None)
+    monkeypatch.setattr(Adapter, "installed_version", lambda _: None)
     otelstream.OtelStreamInstrumentor().instrument(skip_dep_check=True)
     assert not [each for each in caplog.records if each.levelno >= logging.INFO]
     otelstream.instrument()
@@ -341,7 +341,7 @@ def test_any_failure_under_zero_code_is_one_line(
     def broken(*_: Any) -> None:
         raise OSError("disk on fire")
 
-    monkeypatch.setattr(Provider, "patch", broken)
+    monkeypatch.setattr(Adapter, "patch", broken)
     otelstream.OtelStreamInstrumentor().instrument(skip_dep_check=True)
     (record,) = [each for each in caplog.records if each.levelno >= logging.WARNING]
     assert "disk on fire" in record.getMessage()

@@ -103,7 +103,7 @@ class OtelStreamInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # typed i
         patched: list[Any] = []
         before = self._patches
         try:
-            patched.extend(provider.patch(runtime) for provider in found if provider.package in sys.modules)
+            patched.extend(provider.patch(runtime) for provider in found if provider.used in sys.modules)
         except BaseException:
             self._patches = [*before, *patched]
             self._stop()
@@ -119,9 +119,9 @@ class OtelStreamInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # typed i
 
     def _await(self, provider: providers.Provider) -> None:
         """Attach to an SDK when the application imports it: one that it never uses costs nothing."""
-        if provider.package in sys.modules or provider.package in _awaited:
+        if provider.used in sys.modules or provider.used in _awaited:
             return
-        _awaited.add(provider.package)
+        _awaited.add(provider.used)
 
         def imported(_: object) -> None:
             if self.runtime is None:
@@ -133,7 +133,7 @@ class OtelStreamInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # typed i
             except Exception as error:
                 logger.error("%s is not observed: %s", provider.package, error)
 
-        wrapt.register_post_import_hook(imported, provider.package)
+        wrapt.register_post_import_hook(imported, provider.used)
 
     def uninstrument(self, **_: Any) -> None:
         """Observe nothing that begins from now on. The SDK's own functions are back once no stream is open."""

@@ -69,7 +69,7 @@ def start_up(*path: str) -> dict[str, str]:
 def _packages() -> list[str]:
     from otelstream._face import providers
 
-    return [provider.package for provider in providers.known()]
+    return [provider.used for provider in providers.known()]
 
 
 def _command(args: argparse.Namespace) -> list[str]:

@@ -92,10 +92,13 @@ class Probe:
     def _watch_requests(self) -> None:
         for provider in providers.installed():
             # The program may never import it, and then it is not imported for us.
-            wrapt.register_post_import_hook(partial(self._watch_requests_of, provider), provider.package)
+            wrapt.register_post_import_hook(partial(self._watch_requests_of, provider), provider.used)
 
     def _watch_requests_of(self, provider: providers.Provider, _: Any) -> None:
-        base: Any = import_module(f"{provider.package}._base_client")
+        try:
+            base: Any = import_module(f"{provider.package}._base_client")
+        except ImportError:  # an SDK of another make
+            return
 
         def build(client: Any, *args: Any, **kwargs: Any) -> Any:
             request = base.BaseClient._build_request(client, *args, **kwargs)

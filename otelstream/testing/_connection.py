@@ -17,6 +17,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
+from otelstream.testing._bedrock import Converse, Invoke
 from otelstream.testing._chat import Azure, Chat, Completions
 from otelstream.testing._desk import Desk
 from otelstream.testing._dialects import Dialect, Messages
@@ -42,6 +43,8 @@ _ROUTES: dict[str, Callable[[Any], Dialect]] = {
     "*/chat/completions": Chat,
     "*/completions": Completions,
     "*/responses": Responses,
+    "*/model/*/converse*": Converse,
+    "*/model/*/invoke*": Invoke,
 }
 
 
@@ -223,11 +226,7 @@ class Connection(asyncio.Protocol):
         return touched
 
     async def _stream(self, exchange: Exchange, plan: Plan, touched: Callable[[Event], Event]) -> None:
-        headers = {
-            "content-type": "text/event-stream; charset=utf-8",
-            "cache-control": "no-cache",
-            **plan.headers,
-        }
+        headers = {"content-type": self.dialect.content_type, "cache-control": "no-cache", **plan.headers}
         if plan.gzip:
             headers["content-encoding"] = "gzip"
         packer = zlib.compressobj(wbits=31) if plan.gzip else None

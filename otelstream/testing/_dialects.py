@@ -13,6 +13,8 @@ from otelstream.testing._events import Event
 class Dialect(Protocol):
     """One API: how it says what a script says. One of them speaks one reply."""
 
+    content_type: str  # of a stream
+
     def headers(self, request_id: str) -> dict[str, str]:
         """The headers that only this API has."""
 
@@ -26,8 +28,13 @@ class Dialect(Protocol):
         """Say an error object, as the body of a reply."""
 
 
+SSE = "text/event-stream; charset=utf-8"
+
+
 class Messages:
     """Anthropic's messages: as the script has them."""
+
+    content_type = SSE
 
     def __init__(self, body: Mapping[str, Any]) -> None:
         return
@@ -48,6 +55,7 @@ class Messages:
 class OpenAI:
     """What the APIs of OpenAI's make have in common."""
 
+    content_type = SSE
     ping = Event("", None, "ping")
     broken = b""  # the start of an event with text
     unknown: tuple[str, bytes] = ("", b"{}")

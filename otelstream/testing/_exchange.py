@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
+from urllib.parse import unquote
 
 from otelstream.testing._events import CHUNK_KINDS, Kind
 
@@ -31,12 +32,14 @@ class Request:
     def model(self) -> str | None:
         """The model asked for."""
         model = self.body.get("model") if isinstance(self.body, dict) else None
+        if model is None and "/model/" in self.path:
+            model = unquote(self.path.partition("/model/")[2].partition("/")[0])
         return model if isinstance(model, str) else None
 
     @property
     def stream(self) -> bool:
         """Whether a stream was asked for."""
-        return isinstance(self.body, dict) and self.body.get("stream") is True
+        return self.path.endswith("-stream") or (isinstance(self.body, dict) and self.body.get("stream") is True)
 
 
 @dataclass(frozen=True)

@@ -195,14 +195,18 @@ class Faults:
         *,
         chunks: int | None = None,
         events: int | None = None,
-        kind: Literal["json", "utf8", "no_data", "unknown"] = "json",
+        kind: Literal["json", "utf8", "no_data", "unknown", "checksum"] = "json",
     ) -> Callable[[Plan], None]:
-        """Put a bad frame there and go on: data that is no JSON, no UTF-8, missing, or of an unknown type."""
+        """Put a bad frame there and go on: data that is no JSON, no UTF-8, missing, or of an unknown type.
+
+        A checksum can be wrong where frames have one (Bedrock); elsewhere such a frame is no JSON.
+        """
         start = b'{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"'
         frames = {
             "json": Event("content_block_delta", start),
             "utf8": Event("content_block_delta", start + b'\xff\xfe\xc3("}}'),
             "no_data": Event("content_block_delta", None),
+            "checksum": Event("content_block_delta", start + b"\0"),
             "unknown": Event("content_block_hint", b'{"type":"content_block_hint","index":0,"hint":{}}'),
         }
         if kind not in frames:

@@ -35,6 +35,8 @@ class Provider(Protocol):
     @property
     def package(self) -> str: ...
     @property
+    def used(self) -> str: ...
+    @property
     def supported(self) -> tuple[Version, Version]: ...
     @property
     def provider(self) -> str: ...
@@ -58,6 +60,11 @@ class Adapter:
     package: str
     distribution: str
     supported: tuple[Version, Version]
+
+    @property
+    def used(self) -> str:
+        """The module whose import says that the application uses the SDK: only then it is attached to."""
+        return self.package
 
     def patches(self) -> Patches:
         """What attaches to the SDK."""

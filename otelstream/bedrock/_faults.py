@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which fault an exception of botocore, aiobotocore or their transports stands for, and whose exception it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from otelstream._core.record.ending import Ending, by_departure, failed, is_task_cancel, is_timeout
+from otelstream._core.record.stream import StreamObservation
+
+# The 4xx that Bedrock answers under load, to a conflict, or where the model failed; any other is the request's fault.
+_PROVIDER_STATUSES = frozenset({408, 409, 424, 429})
+_TIMEOUTS = frozenset({"ReadTimeoutError", "ConnectTimeoutError", "ServerTimeoutError", "TimeoutException"})
+# urllib3's, botocore's (whose name another library's client has too), aiohttp's, httpx's
+_LOST = frozenset({"HTTPError", "HTTPClientError", "ConnectionError", "ClientError", "TransportError"})
+_GARBLED = frozenset({"ParserError", "ResponseParserError"})
+_LIBRARIES = frozenset(
+    {"botocore", "aiobotocore", "urllib3", "aiohttp", "httpx", "httpcore", "http", "ssl", "socket", "zlib", "asyncio"}
+)
+
+
+def before_stream(stream: StreamObservation, error: BaseException) -> Ending:
+    """The verdict on a request that raised instead of returning a stream."""
+    known = _known(error) if isinstance(error, Exception) else None
+    if known is None and isinstance(error, Exception) and stream.response_at is not None:
+        return failed("protocol_error")
+    return known or by_departure(error)
+
+
+def while_reading(error: BaseException) -> Ending:
+    """The verdict when `error` came up out of the body or its decoder, or down from who reads."""
+    if is_task_cancel(error) or not isinstance(error, Exception):
+        return by_departure(error)
+    known = _known(error)
+    if known is not None:
+        return known
+    if is_timeout(error):  # an alarm handler of the application's, raised inside our wait
+        return by_departure(error)
+    if isinstance(error, OSError):
+        return failed("connection_lost", "connection_error")
+    return failed("protocol_error") if _raised_below(error) else by_departure(error)
+
+
+def word(error: Exception | None, status: int, parsed: Any) -> str:
+    """What an attempt failed with that another follows, as failures say it."""
+    if error is None:
+        return _code(parsed) or str(status)
+    known = _known(error)
+    return (known and known.error_type) or "connection_error"
+
+
+def _known(error: Exception) -> Ending | None:
+    """The verdict that the exception's class alone gives, by the classes' names: none of their modules is imported."""
+    words = {kind.__name__ for kind in type(error).__mro__}
+    answer = getattr(error, "response", None)
+    if isinstance(answer, dict):  # botocore's ClientError: an answer that is no stream, or an exception in one
+        return _status(answer)
+    if words & _TIMEOUTS:
+        return failed("timeout", "client_timeout_error")
+    if words & _LOST:
+        return failed("connection_lost", "connection_error")
+    return failed("protocol_error") if words & _GARBLED else None
+
+
+def _status(answer: dict[str, Any]) -> Ending:
+    metadata = answer.get("ResponseMetadata")
+    status = metadata.get("HTTPStatusCode") if isinstance(metadata, dict) else None
+    kind = _code(answer) or str(status or "api_error")
+    if isinstance(status, int) and 400 <= status < 500 and status not in _PROVIDER_STATUSES:
+        return failed("request_error", kind)
+    return failed("provider_error", kind)
+
+
+def _code(parsed: Any) -> str | None:
+    error = parsed.get("Error") if isinstance(parsed, dict) else None
+    code = error.get("Code") if isinstance(error, dict) else None
+    return code if isinstance(code, str) and code else None
+
+
+def _raised_below(error: Exception) -> bool:
+    """Whether the SDK, or a library that it reads by, raised it."""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    name = str(traceback.tb_frame.f_globals.get("__name__", "")) if traceback is not None else ""
+    return name.partition(".")[0] in _LIBRARIES
