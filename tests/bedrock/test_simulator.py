@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -28,9 +29,17 @@ def provider() -> Iterator[ProviderSimulator]:
 
 
 @pytest.fixture(scope="module")
-def client(provider: ProviderSimulator) -> Any:
+def client(provider: ProviderSimulator) -> Iterator[Any]:
     config = Config(retries={"total_max_attempts": 1}, read_timeout=5)
-    return session("botocore").create_client("bedrock-runtime", endpoint_url=provider.base_url, config=config, **KEYS)
+    made = session("botocore").create_client("bedrock-runtime", endpoint_url=provider.base_url, config=config, **KEYS)
+    yield made
+    made.close()
+
+
+def read_whole(client: Any) -> None:
+    with closing(client.converse_stream(**CONVERSE)["stream"]) as stream:
+        for _ in stream:
+            pass
 
 
 def meant(name: str) -> Said:
@@ -104,7 +113,7 @@ def test_a_wrong_checksum(provider: ProviderSimulator, client: Any) -> None:
     provider.play("text_short", fault=Faults.malformed_frame_after(chunks=1, kind="checksum"))
 
     with pytest.raises(Exception, match="Checksum mismatch"):
-        list(client.converse_stream(**CONVERSE)["stream"])
+        read_whole(client)
 
     assert payload_of(provider.log[0].events[0].frame)["role"] == "assistant"
 
@@ -118,4 +127,4 @@ def test_a_refusal_has_bedrocks_word(provider: ProviderSimulator, client: Any) -
     with pytest.raises(client.exceptions.ThrottlingException):
         client.converse_stream(**CONVERSE)
     with pytest.raises(Exception, match="throttlingException"):
-        list(client.converse_stream(**CONVERSE)["stream"])
+        read_whole(client)
