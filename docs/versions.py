@@ -21,7 +21,7 @@ def table() -> str:
     pythons = re.findall(r'"Programming Language :: Python :: (3\.\d+)"', project)
     rows.append(f"| Python | {pythons[0]} and later | {' · '.join(pythons)} |")
     for sdk, versions in matrix.items():
-        (least, below) = re.findall(rf'^{sdk} = \["{sdk}>=([\d.]+),<([\d.]+)"\]', project, re.MULTILINE)[0]
+        (least, below) = re.findall(rf'^\w+ = \["{sdk}>=([\d.]+),<([\d.]+)"\]', project, re.MULTILINE)[0]
         tested = [_newest(sdk) if version == "newest" else version for version in versions]
         rows.append(f"| `{sdk}` | {least} to {int(below) - 1}.x | {' · '.join(tested)} |")
     (least, below) = re.findall(r'"opentelemetry-api>=([\d.]+),<(\d+)"', project)[0]

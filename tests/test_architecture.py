@@ -21,7 +21,7 @@ FLOORS = (
     ("_face",),
     ("view",),
     ("bedrock",),
-    ("anthropic", "openai"),
+    ("anthropic", "openai", "google"),
     ("_stainless",),
     ("_objectives_file", "_promql"),
     ("_core.process",),
@@ -32,7 +32,7 @@ FLOORS = (
     ("_core", "_semconv", "_errors", "_trouble"),
 )
 LEVEL = {room: len(FLOORS) - index for index, floor in enumerate(FLOORS) for room in floor}
-PROVIDERS = ("anthropic", "openai", "bedrock")
+PROVIDERS = ("anthropic", "openai", "bedrock", "google")
 MOST_LINES = 400
 TABLES = ("_semconv",)  # of names: as long as there are names
 

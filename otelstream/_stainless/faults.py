@@ -29,7 +29,8 @@ _LIBRARIES = frozenset(
     {
         "httpx", "httpx2", "httpcore", "httpcore2", "h11", "h2", "anyio", "asyncio", "ssl", "socket",
         "pydantic", "pydantic_core", "json", "jiter", "contextlib", "typing", "typing_extensions", "codecs", "zlib",
-        "encodings", "otelstream", "wrapt", "trio", "sniffio", "truststore", "botocore", "selectors",
+        "encodings", "otelstream", "wrapt", "trio", "sniffio", "truststore", "botocore", "selectors", "aiohttp",
+        "requests", "urllib3", "tenacity",
     }
 )  # fmt: skip
 

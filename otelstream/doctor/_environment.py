@@ -119,7 +119,7 @@ def _settings() -> Iterator[str]:
 
 def _sdks_and_peers() -> Iterator[str]:
     for provider in providers.known():
-        yield provider.package
+        yield provider.installs
         yield from provider.beside.peers
 
 
@@ -132,7 +132,7 @@ def _native(facts: Facts) -> Iterator[Provider]:
     """The SDKs of such a version that they trace themselves."""
     for provider in providers.known():
         since = provider.beside.native_since
-        parts = facts["versions"].get(provider.package, "").split(".")[:2]
+        parts = facts["versions"].get(provider.installs, "").split(".")[:2]
         if since is not None and all(part.isdigit() for part in parts) and tuple(map(int, parts)) >= since:
             yield provider
 
@@ -148,14 +148,14 @@ def packages(facts: Facts) -> Iterator[Finding]:
     wanted = {}
     for provider in providers.known():
         low, high = provider.supported
-        wanted[provider.package] = f'pip install "{provider.package}>={low[0]}.{low[1]},<{high[0]}"'
-        if provider.package in versions:
-            version = versions[provider.package]
+        name = provider.installs
+        wanted[name] = f'pip install "{name}>={low[0]}.{low[1]},<{high[0]}"'
+        if name in versions:
+            version = versions[name]
             try:
                 provider.check_version(version)
             except UnsupportedVersionError:
-                what = f"{provider.package} {version} is not observed"
-                yield Finding("sdk-unsupported", what, wanted[provider.package])
+                yield Finding("sdk-unsupported", f"{name} {version} is not observed", wanted[name])
     if not versions.keys() & wanted:
         remedy = "; or ".join(wanted.values())
         yield Finding("sdk-missing", "no provider SDK is installed: there is nothing to observe", remedy)

@@ -14,11 +14,8 @@ import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from typing import Any, Literal
 
-from otelstream.testing._bedrock import Converse, Invoke
-from otelstream.testing._chat import Azure, Chat, Completions
 from otelstream.testing._desk import Desk
 from otelstream.testing._dialects import Dialect, Messages
 from otelstream.testing._events import PING, Event, ScriptError, make_id, to_json
@@ -26,7 +23,7 @@ from otelstream.testing._exchange import Exchange, Request, Write
 from otelstream.testing._faults import Faults
 from otelstream.testing._orders import make_plan
 from otelstream.testing._plan import Plan
-from otelstream.testing._responses import Responses
+from otelstream.testing._routes import route_of, served
 from otelstream.testing._schedule import Schedule
 from otelstream.testing._scripts import ECHO_MODEL, message_of
 
@@ -37,15 +34,6 @@ except ImportError:  # pragma: no cover
 
 _ID = re.compile(rb'"((msg|toolu|srvtoolu|mcptoolu|container)_[0-9A-Za-z]{10,})"')
 _GENERATED = {"text", "thinking", "tool_input"}
-_ROUTES: dict[str, Callable[[Any], Dialect]] = {
-    "*/messages": Messages,
-    "*/deployments/*/chat/completions": Azure,
-    "*/chat/completions": Chat,
-    "*/completions": Completions,
-    "*/responses": Responses,
-    "*/model/*/converse*": Converse,
-    "*/model/*/invoke*": Invoke,
-}
 
 
 class Connection(asyncio.Protocol):
@@ -175,7 +163,7 @@ class Connection(asyncio.Protocol):
                 "empty", Faults.http_error(400, message=f"simulator: play(when=...) raised {error!r}"), None
             )
         self.exchange = exchange = self.desk._open(request, self.number, self.accepted_at, self.request_at, plan)
-        self.dialect = (_route_of(request) or Messages)(request.body if isinstance(request.body, dict) else {})
+        self.dialect = (route_of(request) or Messages)(request.body if isinstance(request.body, dict) else {})
         await _sleep(plan.headers_pause)
         if plan.before_headers:
             await self._finish(plan)
@@ -194,9 +182,8 @@ class Connection(asyncio.Protocol):
     @staticmethod
     def _refusal_of(request: Request) -> Plan | None:
         """What the provider would not accept either."""
-        if request.method != "POST" or _route_of(request) is None:
-            served = ", ".join(route.replace("*", "…") for route in _ROUTES)
-            message = f"simulator: no {request.method} {request.path}; it serves POST {served}"
+        if request.method != "POST" or route_of(request) is None:
+            message = f"simulator: no {request.method} {request.path}; it serves POST {served()}"
             return make_plan("empty", Faults.http_error(404, message=message), None)
         if not isinstance(request.body, dict):
             return make_plan("empty", Faults.http_error(400, message="The request body is not valid JSON"), None)
@@ -382,10 +369,6 @@ class Connection(asyncio.Protocol):
             + self.http.send(h11.Data(data=body))
             + self.http.send(h11.EndOfMessage())
         )
-
-
-def _route_of(request: Request) -> Callable[[Any], Dialect] | None:
-    return next((speaks for route, speaks in _ROUTES.items() if fnmatchcase(request.path, route)), None)
 
 
 async def _sleep(seconds: float | None) -> None:

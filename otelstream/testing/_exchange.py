@@ -9,7 +9,8 @@ from urllib.parse import unquote
 
 from otelstream.testing._events import CHUNK_KINDS, Kind
 
-_SECRETS = {"x-api-key", "authorization"}
+_SECRETS = {"x-api-key", "authorization", "x-goog-api-key"}
+_STREAMED = ":streamGenerateContent"  # where the path says what is asked, and of which model
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,15 @@ class Request:
         model = self.body.get("model") if isinstance(self.body, dict) else None
         if model is None and "/model/" in self.path:
             model = unquote(self.path.partition("/model/")[2].partition("/")[0])
+        elif model is None and ":" in self.path:
+            model = self.path.rpartition(":")[0].rpartition("/")[2]
         return model if isinstance(model, str) else None
 
     @property
     def stream(self) -> bool:
         """Whether a stream was asked for."""
-        return self.path.endswith("-stream") or (isinstance(self.body, dict) and self.body.get("stream") is True)
+        streamed = self.path.endswith(("-stream", _STREAMED))
+        return streamed or (isinstance(self.body, dict) and self.body.get("stream") is True)
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,8 @@ class Exchange:
     @property
     def complete(self) -> bool:
         """Whether the last event of a stream was sent."""
-        return bool(self.events) and self.events[-1].kind == "message_stop"
+        last = "message_delta" if self.request.path.endswith(_STREAMED) else "message_stop"
+        return bool(self.events) and self.events[-1].kind == last
 
     @property
     def chunks(self) -> list[Write]:

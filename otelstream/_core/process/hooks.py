@@ -32,7 +32,7 @@ class _Bound(wrapt.BoundFunctionWrapper):  # type: ignore[type-arg]
 
 
 class Hook(wrapt.FunctionWrapper):  # type: ignore[type-arg]
-    """One wrapper on one class. Dead, it is as if it were not there."""
+    """One wrapper on one class or module. Dead, it is as if it were not there."""
 
     __bound_function_wrapper__ = _Bound
 
@@ -44,7 +44,12 @@ class Hook(wrapt.FunctionWrapper):  # type: ignore[type-arg]
         self._self_inherited = name not in owner.__dict__
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Called as it stands in its class, by who took it from there: the instance is the first argument."""
+        """Called as it stands in its class, by who took it from there: the instance is the first argument.
+
+        Or as it stands in its module.
+        """
+        if not isinstance(self._self_home, type):
+            return super().__call__(*args, **kwargs)
         return self.__get__(None, self._self_home)(*args, **kwargs)
 
     def __reduce_ex__(self, _: Any) -> tuple[Any, ...]:
@@ -69,7 +74,7 @@ class Hooks:
         return bool(self._on)
 
     def put(self, owner: Any, name: str, wrapper: Callable[..., Any]) -> None:
-        """Wrap a function of a class; where ours is still below another's, that one is used again."""
+        """Wrap a function of a class or a module; where ours is still below another's, that one is used again."""
         hook = next((each for each in self._buried if _holds(owner, name, each)), None)
         if hook is not None:
             self._buried.remove(hook)

@@ -35,6 +35,8 @@ class Provider(Protocol):
     @property
     def package(self) -> str: ...
     @property
+    def installs(self) -> str: ...
+    @property
     def used(self) -> str: ...
     @property
     def supported(self) -> tuple[Version, Version]: ...
@@ -70,10 +72,15 @@ class Adapter:
         """What attaches to the SDK."""
         raise NotImplementedError
 
+    @property
+    def installs(self) -> str:
+        """What is installed to have the SDK: its module's name, unless it has one of its own."""
+        return self.distribution or self.package
+
     def installed_version(self) -> str | None:
         """The version of the installed SDK, without importing it; None without one."""
         try:
-            return metadata.version(self.distribution or self.package)
+            return metadata.version(self.installs)
         except metadata.PackageNotFoundError:
             return getattr(modules.get(self.package), "__version__", None)
 
@@ -86,8 +93,8 @@ class Adapter:
         low, high = self.supported
         if not low <= numbers < high:
             raise UnsupportedVersionError(
-                f"{self.package} {version} is not supported: otelstream observes {self.package} >= {low[0]}.{low[1]}, "
-                f"< {high[0]}; install one of those, or remove otelstream"
+                f"{self.installs} {version} is not supported: otelstream observes {self.installs} >= "
+                f"{low[0]}.{low[1]}, < {high[0]}; install one of those, or remove otelstream"
             )
 
     def patch(self, runtime: Any) -> Any:
@@ -101,5 +108,5 @@ class Adapter:
             patches.attach(runtime)
         except AttributeError as error:
             version = self.installed_version()
-            raise UnsupportedVersionError(f"{self.package} {version} lacks a hook point: {error}") from error
+            raise UnsupportedVersionError(f"{self.installs} {version} lacks a hook point: {error}") from error
         return patches

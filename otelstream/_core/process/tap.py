@@ -47,7 +47,7 @@ def read(events: Iterator[Any], stream: StreamObservation, close: Callable[[], o
     """Yield the very server-sent events of `events`, each as it arrives; `close` where the application asks for it."""
     wait, keep = stream.waits.append, stream.datas.append
     threshold, grammar = stream.runtime.settings.stall_threshold, stream.grammar
-    delta, (begins, within, ends) = grammar.delta, grammar.shape
+    delta, (begins, within, ends, lacks) = grammar.delta, grammar.shape
     left = countdown(stream)
     _begun(stream)
     ask = stream.waiting_since = last = clock()
@@ -55,7 +55,13 @@ def read(events: Iterator[Any], stream: StreamObservation, close: Callable[[], o
         for sse in events:
             stream.last = got = clock()
             data = sse._data
-            if sse._event == delta or (begins and data.startswith(begins) and data.endswith(ends) and within in data):
+            if sse._event == delta or (
+                begins
+                and data.startswith(begins)
+                and data.endswith(ends)
+                and within in data
+                and not (lacks and lacks in data)
+            ):
                 wait(got - ask)
                 keep(data)
                 left -= 1
@@ -69,7 +75,7 @@ def read(events: Iterator[Any], stream: StreamObservation, close: Callable[[], o
                 stream.waiting_since = ask = clock()
             else:
                 left = structural(stream, sse._event, data, got, ask, last)
-                begins, within, ends = grammar.shape
+                begins, within, ends, lacks = grammar.shape
                 yield sse
                 ask = _resumed(stream)
             last = got
@@ -94,7 +100,7 @@ async def aread(
     """Yield the very server-sent events of `events`, each as it arrives; the async twin of `read`."""
     wait, keep = stream.waits.append, stream.datas.append
     threshold, grammar = stream.runtime.settings.stall_threshold, stream.grammar
-    delta, (begins, within, ends) = grammar.delta, grammar.shape
+    delta, (begins, within, ends, lacks) = grammar.delta, grammar.shape
     left = countdown(stream)
     _begun(stream)
     _listen(stream)
@@ -103,7 +109,13 @@ async def aread(
         async for sse in events:
             stream.last = got = clock()
             data = sse._data
-            if sse._event == delta or (begins and data.startswith(begins) and data.endswith(ends) and within in data):
+            if sse._event == delta or (
+                begins
+                and data.startswith(begins)
+                and data.endswith(ends)
+                and within in data
+                and not (lacks and lacks in data)
+            ):
                 wait(got - ask)
                 keep(data)
                 left -= 1
@@ -117,7 +129,7 @@ async def aread(
                 stream.waiting_since = ask = clock()
             else:
                 left = structural(stream, sse._event, data, got, ask, last)
-                begins, within, ends = grammar.shape
+                begins, within, ends, lacks = grammar.shape
                 yield sse
                 ask = _resumed(stream)
             last = got
@@ -179,26 +191,50 @@ def around(items: Iterator[Any], stream: StreamObservation, data_of: Callable[[A
     exhausted(stream)
 
 
-async def aaround(
-    items: AsyncIterator[Any], stream: StreamObservation, data_of: Callable[[Any], str]
-) -> AsyncIterator[Any]:
-    """Yield the very items of an async iterator; the async twin of `around`."""
-    steps = Steps(stream)
-    _begun(stream)
-    _listen(stream)
-    ask = stream.waiting_since = last = clock()
-    try:
-        async for item in items:
-            stream.last = got = clock()
-            kept_parked(stream, last, ask)
-            steps.took(None, data_of(item), got, ask - stream.carry)
-            yield item
-            last, ask = got, clock()
-            stream.waiting_since = ask
-    except BaseException as error:
-        broken(stream, error)
-        raise
-    exhausted(stream)
+class aaround:  # noqa: N801 - the async twin of a function
+    """The very items of an async iterator, each as it arrives; the async twin of `around`.
+
+    No generator: who drops one leaves it to the event loop, which closes it later, and what it holds later still.
+    """
+
+    __slots__ = ("_data_of", "_last", "_next", "_steps", "_stream")
+
+    def __init__(self, items: AsyncIterator[Any], stream: StreamObservation, data_of: Callable[[Any], str]) -> None:
+        self._next, self._stream, self._data_of = items.__anext__, stream, data_of
+        self._steps: Steps | None = None
+        self._last = 0.0
+
+    def __aiter__(self) -> aaround:
+        return self
+
+    async def __anext__(self) -> Any:
+        stream, steps = self._stream, self._steps
+        if steps is None:
+            steps = self._steps = Steps(stream)
+            _begun(stream)
+            _listen(stream)
+            self._last = clock()
+        stream.waiting_since = ask = clock()
+        try:
+            item = await self._next()
+        except StopAsyncIteration:
+            exhausted(stream)
+            raise
+        except BaseException as error:
+            broken(stream, error)
+            raise
+        stream.last = got = clock()
+        kept_parked(stream, self._last, ask)
+        steps.took(None, self._data_of(item), got, ask - stream.carry)
+        self._last = got
+        return item
+
+    def __del__(self) -> None:
+        try:
+            if self._stream.once:
+                outbox.finalise(lambda: self._stream.attached.reader_left(self._stream))
+        except Exception:
+            return  # at interpreter exit anything may be gone
 
 
 def lazily(start: Callable[[], Iterator[Any]]) -> Iterator[Any]:

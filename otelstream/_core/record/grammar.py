@@ -13,15 +13,23 @@ BY_SHAPE = "\0"  # in the place of a name: no event has it
 
 
 class Shape(NamedTuple):
-    """What the data of a mere delta begins with, has somewhere, and ends with; it fits none while it begins with ""."""
+    """What the data of a mere delta begins with, has somewhere, ends with and lacks; none, while it begins with ""."""
 
     begins: str = ""
     within: str = ""
     ends: str = ""
+    lacks: str = ""  # "": no matter what it has; else what parts a second piece from the first
 
     def fits(self, data: str) -> bool:
         """Whether `data` is such a delta. The hot path has this written out."""
-        return bool(self.begins) and data.startswith(self.begins) and data.endswith(self.ends) and self.within in data
+        begins, within, ends, lacks = self
+        return (
+            bool(begins)
+            and data.startswith(begins)
+            and data.endswith(ends)
+            and within in data
+            and not (lacks and lacks in data)
+        )
 
 
 UNKNOWN = Shape()
