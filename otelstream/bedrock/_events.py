@@ -91,6 +91,7 @@ def aevents(wrapped: Any, event_stream: Any, args: Any, kwargs: Any) -> Any:
     if stream is None:
         return wrapped(*args, **kwargs)
     body = event_stream._raw_stream
+    stream.drop = "never"  # its connection goes with its time-out, not with who read it
 
     async def close() -> None:
         body.close()

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import otelstream
+from otelstream import _semconv as s
 from otelstream.testing import loop
 
 from .conftest import CONVERSE, START, USAGE, WHOLE, WORDS, Scene, begin, delta, end, read, stop
@@ -262,6 +263,6 @@ def test_an_async_close_and_drop(scene: Scene) -> None:
     arun(scene, drops)
     gc.collect()
 
-    assert [(v.outcome, v.trigger) for v in scene.recorder.wait_for(2)] == [
-        ("cancelled", "app_close"), ("abandoned", "gc"),
+    assert [(v.outcome, v.trigger, v.attributes[s.CANCEL_PROPAGATION]) for v in scene.recorder.wait_for(2)] == [
+        ("cancelled", "app_close", "closed"), ("abandoned", "gc", "still_open"),
     ]  # fmt: skip

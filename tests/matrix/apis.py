@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from otelstream import _semconv as s
+from otelstream.testing._bedrock import payload_of
 
 if TYPE_CHECKING:
     from .columns import Shape
@@ -26,7 +27,7 @@ EVERY = (
 _NORMAL = {
     "end_turn": "stop", "stop_sequence": "stop", "tool_use": "tool_calls", "max_tokens": "length",
     "model_context_window_exceeded": "length", "refusal": "content_filter", "pause_turn": "pause_turn",
-    "max_output_tokens": "length",
+    "max_output_tokens": "length", "guardrail_intervened": "content_filter",
 }  # fmt: skip
 
 
@@ -57,6 +58,7 @@ class Api:
     needs_terminal: bool = True  # a body that ends after the finish reason is cut short
     usage_last: bool = False  # no usage before the end
     unlike: Mapping[str, Unlike] = field(default_factory=dict)
+    provider: str = ""  # as it is told, where that is not the name of the package
 
     def of(self, client: Any) -> Any:
         """Where `client` has it; AttributeError if that version has not."""
@@ -208,6 +210,97 @@ RESPONSES = Api(
     },
 )
 
+# --- Bedrock ----------------------------------------------------------------------------------------------
+
+
+def _converse(truth: Truth, kind: str, data: dict[str, Any]) -> None:
+    if kind == "message_delta":
+        truth.finish = _NORMAL[data["stopReason"]]
+    elif kind == "message_stop":
+        usage = data["usage"]
+        truth.usage = {s.INPUT_TOKENS: usage["inputTokens"], s.OUTPUT_TOKENS: usage["outputTokens"]}
+
+
+def _spec(tool: dict[str, Any]) -> dict[str, Any]:
+    named = {"name": tool["name"], "description": tool["description"]}
+    return {"toolSpec": {**named, "inputSchema": {"json": tool["input_schema"]}}}
+
+
+def _always(why: str, **changes: Any) -> Unlike:
+    return Unlike(lambda shape: True, why, changes)
+
+
+_TOLD: dict[str, Any] = {"by": "server", "outcome": "completed", "error_type": None, "seen": None, "phase": None,
+                         "finish": None}  # fmt: skip
+_NEVER = b"\0"  # nobody reads these as bytes
+# What only an API of text, of several choices, or with another word for it, has.
+AWS = {
+    **{
+        name: _always("Bedrock has its own words for errors", error_type=word)
+        for name, word in (
+            ("error event before the first token", "serviceUnavailableException"),
+            ("error event after the first token", "internalServerException"),
+            ("error event after the finish reason", "internalServerException"),
+            ("HTTP 400", "ValidationException"), ("HTTP 429", "ThrottlingException"),
+            ("HTTP 500", "InternalServerException"), ("HTTP 529", "ServiceUnavailableException"),
+        )
+    },
+    "529, then a retry that succeeds": _always("botocore takes 529 for final"),
+    "pings alone for a while": _always("Bedrock sends no pings"),
+    **{
+        name: Unlike(
+            lambda shape: shape.asynchronous, "a dropped stream of aiobotocore leaves its connection open",
+            {"closes": False},
+        )
+        for name in (
+            "break outside `with`", "dropped", "exception in the loop, without `with`",
+            "generator without `with` closed",
+        )
+    },
+    "undecodable frame": _always("botocore takes it for an event that says nothing, and reads on", **_TOLD),
+}  # fmt: skip
+CONVERSE = Api(
+    "converse_stream",
+    "botocore",
+    {"modelId": "some-model", "messages": [{"role": "user", "content": [{"text": PROMPT}]}]},
+    ("converse_stream()",),
+    _NEVER,
+    _NEVER,
+    lambda item: "text" in item.get("contentBlockDelta", {}).get("delta", {}),
+    lambda item: "messageStop" in item,
+    _converse,
+    tool=_spec,
+    needs_terminal=False,
+    usage_last=True,
+    unlike={
+        **AWS,
+        "body ends after the finish reason": _always(
+            "without its usage an answer that has its finish reason is whole",
+            outcome="completed", fault="none", error_type=None,
+        ),
+    },
+    provider="aws.bedrock",
+)  # fmt: skip
+INVOKED = Api(
+    "invoke_model_with_response_stream",
+    "botocore",
+    {"modelId": "some-model", "body": json.dumps({"max_tokens": 64, "messages": MESSAGES})},
+    ("invoke_model_with_response_stream()",),
+    _NEVER,
+    _NEVER,
+    lambda item: b'"text_delta"' in item["chunk"]["bytes"],
+    lambda item: b'"message_delta"' in item["chunk"]["bytes"],
+    _messages,
+    unlike={
+        **AWS,
+        **dict.fromkeys(
+            ("undecodable frame", "frame that is no UTF-8"),
+            _always("what is in a chunk is the application's to read", **_TOLD),
+        ),
+    },
+    provider="aws.bedrock",
+)
+
 MESSAGES_READINGS = (
     "create(stream=True)", "stream() by events", "text_stream", "get_final_message()", "get_final_text()",
     "until_done()", "create(), read in another task or thread", "with_raw_response, parse()", *RAW,
@@ -219,6 +312,7 @@ APIS = {
     api.name: api
     for api in (
         _anthropic("messages", MESSAGES_READINGS), _anthropic("beta.messages", BETA_READINGS), CHAT, RESPONSES,
+        CONVERSE, INVOKED,
     )
 }  # fmt: skip
 
@@ -226,7 +320,7 @@ APIS = {
 def payload(frame: bytes) -> dict[str, Any]:
     """The JSON object of a frame; empty where there is none."""
     try:
-        data = json.loads(frame.partition(b"data: ")[2])
+        data = payload_of(frame) if frame.startswith(b"\0") else json.loads(frame.partition(b"data: ")[2])
     except ValueError:
         return {}
     return data if isinstance(data, dict) else {}

@@ -123,6 +123,27 @@ class Parsed(Response):
         return await resolved(handle.parse())
 
 
+class Converse(Reading):
+    """No context manager of the SDK's: the application closes it by one of its own."""
+
+    async def manager(self) -> Any:
+        return Closed(await self.bare())
+
+    async def bare(self) -> Any:
+        return await self.api(**self.request)
+
+
+class Closed:
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+
+    async def __aenter__(self) -> Any:
+        return self.stream
+
+    async def __aexit__(self, *_: object) -> None:
+        self.stream.close()
+
+
 class Runner(Reading):
     """The runner is no context manager: it holds the `with` of each of its streams itself."""
 
@@ -215,7 +236,7 @@ class Application:
     async def close(self) -> None:
         handle = await self.reading.bare()
         await self.take(handle)
-        await handle.close()
+        await resolved(handle.close())
 
     async def close_unread(self) -> None:
         async with await self.reading.manager():
@@ -315,6 +336,8 @@ READINGS: dict[str, type[Reading]] = {
     "with_streaming_response, iter_bytes()": Bytes,
     "with_streaming_response, parse()": Parsed,
     "tool_runner(stream=True)": Runner,
+    "converse_stream()": Converse,
+    "invoke_model_with_response_stream()": Converse,
 }
 
 _PLAIN = {
@@ -323,6 +346,7 @@ _PLAIN = {
     "AsyncIterator": "Iterator",
     "aclosing": "closing",
     "__aenter__": "__enter__",
+    "__aexit__": "__exit__",
     "aiter": "iter",
     "anext": "next",
     "ASYNC = True": "ASYNC = False",

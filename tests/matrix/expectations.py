@@ -187,7 +187,8 @@ def _span_differences(
     if truth.answered and has.get(s.REQUEST_ID) != truth.exchange.request_id:
         yield f"{s.REQUEST_ID} is {has.get(s.REQUEST_ID)!r}, not {truth.exchange.request_id!r}"
     chunks = sum(write.chunk or (write.kind == "compaction" and write.chars > 0) for write in truth.read)
-    whole = sum(1 for write in truth.read if b"_tool_result" in write.frame or b"redacted" in write.frame)
+    told = [str(payload(write.frame)) for write in truth.read]
+    whole = sum("_tool_result" in data or "redacted" in data for data in told)
     got = has.get(s.CHUNKS)
     exact = ending.by == "server" or ending.seen is not None
     if not isinstance(got, int) or got > chunks + whole or (exact and got != chunks + whole):
@@ -224,7 +225,7 @@ def _add_points(
     attempts: int,
     shape: Shape,
 ) -> None:
-    common = {**COMMON, s.PROVIDER: shape.of.package}
+    common = {**COMMON, s.PROVIDER: shape.of.provider or shape.of.package}
 
     def add(metric: s.Metric, amount: int = 1, labels: dict[str, Any] | None = None) -> None:
         scope = {} if metric.common(lean=True) == "process" else common
@@ -249,10 +250,11 @@ def _add_points(
         add(s.STREAM_TTFT, labels={s.FIRST_TOKEN_KIND: kind, s.CACHE: "none"})
     else:
         add(s.STREAM_WAIT_WITHOUT_TOKEN, labels={s.OUTCOME: outcome})
+    open_ = shape.of.package == "botocore" and shape.asynchronous  # whose transport holds what nobody else does
     if trigger:
         add(s.CANCELLATIONS, labels={
             s.CANCEL_TRIGGER: trigger,
-            s.CANCEL_PROPAGATION: "closed_by_gc" if trigger == "gc" else "closed",
+            s.CANCEL_PROPAGATION: "closed" if trigger != "gc" else "still_open" if open_ else "closed_by_gc",
             s.CANCEL_AT: "text" if truth.visible else "before_output",
         })  # fmt: skip
     if attempts > 1:

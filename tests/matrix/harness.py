@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
 from itertools import zip_longest
 from typing import Any
 
@@ -21,14 +22,14 @@ from opentelemetry import trace
 import otelstream
 from otelstream.testing import Exchange, ProviderSimulator
 
-from . import applications, expectations
+from . import applications, bedrock, expectations
 from .apis import RUNNER
 from .cells import ENDINGS, SILENT, Ending, expected, script_of, shapes
 from .columns import HELPERS, Shape
 from .interruptions import INTERRUPTIONS, interrupt_when
 from .telemetry import Telemetry
 
-CLIENTS = {"anthropic": ("Anthropic", "AsyncAnthropic"), "openai": ("OpenAI", "AsyncOpenAI")}
+CLIENTS = {"anthropic": ("Anthropic", "AsyncAnthropic"), "openai": ("OpenAI", "AsyncOpenAI"), "botocore": ()}
 PATIENCE = 10.0  # seconds for what happens in another thread or a later step of the loop
 OF_THE_SDK = ("asynchronous generator is already running", "generator didn't stop after athrow()")
 # Classes that an application leaves a read with, on purpose or by the SDK.
@@ -51,6 +52,10 @@ def native(package: str) -> tuple[bool, ...]:
 
 
 def kind_of(package: str, *, asynchronous: bool) -> Any:
+    if package == "botocore":
+        if asynchronous:
+            return bedrock.AsyncBedrock if find_spec("aiobotocore") else bedrock.Nothing
+        return bedrock.Bedrock
     return getattr(import_module(package), CLIENTS[package][asynchronous])
 
 

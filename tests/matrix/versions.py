@@ -19,8 +19,14 @@ ALL = {
     },
     "openai": {"1.30.1": "3.10", "1.109.1": "", "2.54.0": "", "newest": "3.13"},
     "google-genai": {"2.0.0": "3.10", "2.34.0": "", "3.0.0": "", "newest": "3.13"},
+    # Here the newest is that which the newest aiobotocore takes.
+    "botocore": {"1.35.36": "3.10", "newest": "", "1.44.8": "3.13"},
 }  # fmt: skip
-BESIDE = {"openai 1.30.1": ["httpx<0.28"]}  # the last one with what that SDK hands it
+BESIDE = {
+    "openai 1.30.1": ["httpx<0.28"],  # the last one with what that SDK hands it
+    "botocore 1.35.36": ["aiobotocore==2.15.2"],
+    "botocore newest": ["aiobotocore"],
+}
 
 
 def python(version: str) -> str:
