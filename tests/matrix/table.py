@@ -131,8 +131,24 @@ def page(found: list[Row]) -> str:
         "If the wire breaks after the terminal event, the outcome and the SDK's status stand, and",
         "`otelstream.stream.broken_after_end` is set on its span.",
         "",
+        "Some of it is otherwise, or cannot be known, in one API alone:",
+        "",
+        "| API | how it ends | |",
+        "| --- | --- | --- |",
+        *_apart(),
+        "",
     ]
     return "\n".join(lines)
+
+
+def _apart() -> Iterable[str]:
+    """What an API has another way than the others, by reason."""
+    for api in APIS.values():
+        whys: dict[str, list[str]] = {}
+        for name, unlike in api.unlike.items():
+            whys.setdefault(unlike.why, []).append(name)
+        for why, names in whys.items():
+            yield f"| `{api.name}` | {', '.join(names)} | {why} |"
 
 
 def short(found: list[Row]) -> str:
