@@ -14,6 +14,8 @@ from functools import cache
 from typing import Any
 
 import pytest
+from botocore.awsrequest import AWSResponse
+from botocore.config import Config
 from matrix.telemetry import Telemetry
 
 import otelstream
@@ -21,8 +23,6 @@ from otelstream.testing import Recorder
 from otelstream.testing._bedrock import Frame
 
 pytest.importorskip("botocore")
-from botocore.awsrequest import AWSResponse
-from botocore.config import Config
 
 MESSAGES: list[dict[str, Any]] = [{"role": "user", "content": [{"text": "What blows over the harbour?"}]}]
 CONVERSE: dict[str, Any] = {"modelId": "some-model", "messages": MESSAGES}
