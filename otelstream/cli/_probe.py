@@ -83,13 +83,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from otelstream.probe import _configs, _report
+    from otelstream.probe._configs import known_as
 
     if args.list:
         width = max(map(len, _report.CODES))
         print("\n".join(f"{code:{width}}  {what}" for code, what in _report.CODES.items()))
         return 0
     if args.config:
-        print(_configs.configuration(args.config, args.upstream_host, args.upstream_port or 8099), end="")
+        print(_configs.configuration(args.config, known_as(args.upstream_host), args.upstream_port or 8099), end="")
         return 0
     if bool(args.url) == bool(args.live):
         raise CommandError("give the URL of a gateway to put our upstream behind, or --live URL, and only one of them")
@@ -134,9 +135,10 @@ def _controlled(args: argparse.Namespace) -> Report:
     try:
         bench.start()
     except SimulatorError as error:
-        raise CommandError(f"--upstream-port {args.upstream_port}: {error}") from None
+        listen = f"--upstream-host {args.upstream_host} --upstream-port {args.upstream_port}"
+        raise CommandError(f"{listen}: {error}; give an address of this machine, and a free port or 0") from None
     try:
-        _tell(f"point the upstream of {args.url} at {bench.sim.base_url} (waiting up to {args.wait:g} s)")
+        _tell(f"point the upstream of {args.url} at {bench.upstream} (waiting up to {args.wait:g} s)")
         return measure(bench, args.wait, _progress())
     finally:
         bench.stop()

@@ -13,8 +13,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
+from urllib.parse import urlsplit
 
 from otelstream.probe._client import Answer, Call, Target, UnreachableError
+from otelstream.probe._configs import known_as
 from otelstream.probe._report import HTTP2
 from otelstream.testing import Exchange, Fault, ProviderSimulator, Request, Schedule, Script
 
@@ -87,6 +89,7 @@ class Bench:
         self.settings = settings
         self.gateway = gateway
         self.sim = ProviderSimulator(port, host=host, fresh_ids=False, log_limit=2000)
+        self._host = host
         self._token = secrets.token_hex(4)
         self._numbers = itertools.count(1)
         self._calls: set[Call] = set()
@@ -105,6 +108,14 @@ class Bench:
         for call in calls:
             call.close()
         self.sim.stop()
+
+    @property
+    def upstream(self) -> str:
+        """Its base URL, as a gateway reaches it."""
+        port = urlsplit(self.sim.base_url).port
+        if (name := known_as(self._host)) != self._host:
+            return f"http://{name}:{port}"
+        return self.sim.base_url
 
     def over_http2(self) -> Bench:
         """The same bench, whose road through the gateway begins with HTTP/2."""
@@ -192,7 +203,7 @@ class Bench:
                 )
             self._refused(answer)
             if time.monotonic() >= deadline:
-                raise ProbeError(f"{self._unreached(answer)}; point its upstream at {self.sim.base_url}")
+                raise ProbeError(self._unreached(answer))
             time.sleep(0.5)
 
     def _refused(self, answer: Answer) -> None:
@@ -222,15 +233,15 @@ class Bench:
             )
 
     def _unreached(self, answer: Answer) -> str:
-        url = self.gateway.url
+        url, remedy = self.gateway.url, f"point its upstream at {self.upstream}"
         if answer.status is not None:
-            return f"{url} answered {answer.status} and never asked our upstream"
+            return f"{url} answered {answer.status} and never asked our upstream; {remedy}"
         try:
             Call(self.gateway, self.settings.route, b"{}", {}, timeout=5.0).close()
         except UnreachableError as error:
-            return f"{url}: {error}"
+            return f"{url}: {error}; start it, or mend the URL"
         over = " over HTTP/2 (leave --http2 out if it speaks none)" if self.gateway.http2 else ""
-        return f"{url} gave no answer{over} and never asked our upstream"
+        return f"{url} gave no answer{over} and never asked our upstream; {remedy}"
 
 
 def credentials(route: str) -> dict[str, str]:

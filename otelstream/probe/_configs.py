@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping
 from typing import Final
 
@@ -129,6 +130,11 @@ _ALL: Final[Mapping[str, str]] = {
     "litellm": _LITELLM,
 }
 NAMES: Final = tuple(_ALL)
+
+
+def known_as(host: str) -> str:
+    """By which name others reach an address that stands for all of this machine's."""
+    return socket.gethostname() if host in {"0.0.0.0", "::"} else host
 
 
 def configuration(name: str, host: str, port: int) -> str:

@@ -247,5 +247,7 @@ def endured(direct: Runs, via: Runs) -> Judged:
         seen = next(each for each in via if not complete(each.answer))
         exchange, over = seen.upstream, seen.answer.ended_at
         taken = f", {over - exchange.request_at:.1f} s after the request" if exchange and over else ""
-        return Judged(found.verdict, f"the client saw {ended(seen.answer)}{taken}")
+        left = exchange is not None and exchange.closed_by == "peer"
+        sent = "saw its connection closed" if left else "sent all" if exchange else "was never asked"
+        return Judged(found.verdict, f"the upstream {sent}; the client saw {ended(seen.answer)}{taken}")
     return Judged("kept", "the answer came whole")

@@ -80,7 +80,8 @@ def body(_: Runs, via: Runs) -> Judged:
     answer = via[0].answer
     if complete(answer):
         return Judged("kept", "answered")
-    return Judged("lost", f"the client saw {ended(answer)}")
+    asked = "was asked" if via[0].upstream else "was never asked"
+    return Judged("lost", f"the upstream {asked}; the client saw {ended(answer)}")
 
 
 def reuse(_: Runs, via: Runs) -> Judged:

@@ -131,13 +131,16 @@ def test_a_gateway_that_refuses(status: int, remedy: str, capsys: pytest.Capture
 def test_nobody_there(free_port: int, capsys: pytest.CaptureFixture[str]) -> None:
     """2, and one line, where nothing listens, where our port is taken, and where TLS meets none."""
     assert main(["probe", f"http://127.0.0.1:{free_port}", "--upstream-port", "0", "--wait", "0.2"]) == 2
-    assert "nothing answers" in capsys.readouterr().err.splitlines()[-1]
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert "nothing answers" in told
+    assert "start it, or mend the URL" in told
 
     with ProviderSimulator() as taken:
         assert main(["probe", taken.base_url, "--upstream-port", str(taken.port)]) == 2
         told = capsys.readouterr().err
         assert f"--upstream-port {taken.port}" in told
         assert "in use" in told
+        assert "a free port or 0" in told
 
         assert main(["probe", f"https://127.0.0.1:{taken.port}", "--upstream-port", "0", "--wait", "5"]) == 2
         assert "does not speak TLS" in capsys.readouterr().err.splitlines()[-1]
@@ -234,6 +237,19 @@ def test_a_configuration(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "@HOST" not in told
     assert "@PORT" not in told
     assert "@MANAGER" not in told
+
+
+def test_every_address_of_the_machine(capsys: pytest.CaptureFixture[str]) -> None:
+    """An upstream that listens on all is told by the machine's name: no gateway reaches 0.0.0.0."""
+    assert main(["probe", "--config", "nginx", "--upstream-host", "0.0.0.0"]) == 0
+    assert f"proxy_pass http://{socket.gethostname()}:8099;" in capsys.readouterr().out
+
+    with answering(502) as url:
+        command = ["probe", url, "--upstream-host", "0.0.0.0", "--upstream-port", "0", "--wait", "0.2"]
+        assert main(command) == 2
+    told = capsys.readouterr().err
+    assert told.count(f"at http://{socket.gethostname()}:") == 2
+    assert "0.0.0.0" not in told
 
 
 def test_the_checks_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
