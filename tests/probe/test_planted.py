@@ -111,7 +111,11 @@ def test_a_planted_proxy_is_named(proxy: type[proxies.Proxy], expected: dict[str
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("proxy", "expected"), [(proxies.Proxy, {}), *PLANTED], ids=lambda each: getattr(each, "__name__", "")
+    ("proxy", "expected"),
+    [
+        pytest.param(proxies.Proxy, {}, id="transparent"),
+        *(pytest.param(*each, id=each[0].__name__) for each in PLANTED),
+    ],
 )
 def test_every_check_on_every_planted_proxy(proxy: type[proxies.Proxy], expected: dict[str, str]) -> None:
     """The same with all checks, and with all that is kept by a proxy that changes nothing."""
