@@ -24,6 +24,7 @@ _REMEDIES: Final[Mapping[str, Mapping[str, str]]] = {
         "nginx": "proxy_http_version 1.1 (to HTTP/1.0 a FIN is a proper end)",
         "lighttpd": "server.stream-response-body = 2",
         "starlette": "no BaseHTTPMiddleware on this route: write it as plain ASGI",
+        "node": "destroy the response where the upstream's is cut: `pipeline()` does",
         "litellm": _PASS,
     },
     "early-end": {"litellm": _PASS},
@@ -31,6 +32,7 @@ _REMEDIES: Final[Mapping[str, Mapping[str, str]]] = {
         "haproxy": "option abortonclose",
         "varnish": "return (pipe) for this route",
         "node": "destroy the request upstream on the response's `close`",
+        "aiohttp": "web.run_app(handler_cancellation=True)",
         "apache": "nothing helps in a silence: put another proxy there",
     },
     "retries": {
@@ -59,7 +61,10 @@ _REMEDIES: Final[Mapping[str, Mapping[str, str]]] = {
         "h2o": "proxy.timeout.io: 600000",
     },
     "total": {"envoy": "timeout: 0s on the route"},
-    "http2-cut": {"haproxy": "alpn http/1.1 on its bind: to HTTP/2 clients a cut is an end in order"},
+    "http2-cut": {
+        "haproxy": "alpn http/1.1 on its bind: to HTTP/2 clients a cut is an end in order",
+        "lighttpd": 'server.feature-flags = ("server.h2proto" => "disable"), for the same reason',
+    },
 }
 _GENERAL: Final[Mapping[str, str]] = {
     "cadence": "no buffering of responses on this route",

@@ -72,6 +72,8 @@ def test_what_a_planted_proxy_does_over_http2(proxy: type[proxies.Proxy], expect
 
     assert said(report) == expected, "\n".join(report.lines())
     assert report.http == "HTTP/2"
+    hidden = [result.remedy for result in report.results if result.verdict == "hidden"]
+    assert all(remedy.startswith("RST_STREAM towards the client") for remedy in hidden)
 
 
 @pytest.mark.parametrize(

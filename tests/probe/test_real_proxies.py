@@ -9,7 +9,9 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,9 +59,9 @@ def standing(command: list[str], port: int) -> Iterator[str]:
         running.wait(30)
 
 
-def probed(name: str, folder: Path, text: str | None, route: str = "messages") -> Report:
+def probed(name: str, folder: Path, text: str | None, http2: bool = False, **settings: Any) -> Report:
     """What is said of a proxy by this configuration (None: by the one that the probe prints)."""
-    bench = Bench(Target("http://127.0.0.1:1"), Settings(**{**vars(SETTINGS), "route": route}))
+    bench = Bench(Target("http://127.0.0.1:1"), replace(SETTINGS, **settings))
     bench.start()
     try:
         port = free()
@@ -68,7 +70,7 @@ def probed(name: str, folder: Path, text: str | None, route: str = "messages") -
             made = made.replace(listen, f"{listen.partition(' ')[0]} 127.0.0.1:{port}")
         made = made.replace("@UPSTREAM@", f"127.0.0.1:{bench.sim.port}")
         with standing((nginx if name == "nginx" else haproxy)(made, folder), port) as url:
-            bench.gateway = Target(url)
+            bench.gateway = Target(url, http2=http2)
             return run(bench, 30)
     finally:
         bench.stop()
@@ -94,7 +96,7 @@ def test_nginx_by_default(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["nginx", "haproxy"])
 def test_with_the_configuration_that_is_printed(name: str, route: str, tmp_path: Path) -> None:
     """Everything is kept."""
-    report = probed(name, tmp_path, None, route)
+    report = probed(name, tmp_path, None, route=route)
 
     assert said(report) == {}, "\n".join(report.lines())
 
@@ -109,3 +111,12 @@ def test_haproxy_by_default(tmp_path: Path) -> None:
     assert found["cancel-silent"] == "lost", "\n".join(report.lines())
     assert found.get("cancel-flowing") in {None, "late"}
     assert "cut-fin" not in found
+
+
+def test_haproxy_over_http2(tmp_path: Path) -> None:
+    """What it hands on as a cut to HTTP/1.1 it makes an end in order towards HTTP/2, and nothing that is set helps."""
+    report = probed("haproxy", tmp_path, None, http2=True, only=frozenset({"cadence", "cut-fin", "cancel-silent"}))
+
+    assert said(report) == {"cut-fin": "hidden"}, "\n".join(report.lines())
+    (cut,) = [result for result in report.results if result.code == "cut-fin"]
+    assert "alpn http/1.1" in cut.remedy
