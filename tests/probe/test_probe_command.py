@@ -294,7 +294,7 @@ class TestLive:
         capsys: pytest.CaptureFixture[str],
     ) -> None:
         """Before anything is sent it says how much to whom; only a yes lets it. What it cannot see shares one line."""
-        sim.play("text_long", times=None)
+        sim.play("text_long", schedule=Schedule(gap=0.002), times=None)  # at once, it would be one burst
         asked = io.StringIO(f"{answer}\n")
         monkeypatch.setattr(asked, "isatty", lambda: True, raising=False)
         monkeypatch.setattr("sys.stdin", asked)
