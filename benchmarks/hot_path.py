@@ -2,7 +2,7 @@
 """Our own hot path alone, without the SDK: nanoseconds and, under callgrind, instructions a chunk.
 
 python benchmarks/hot_path.py                   # beside the floor: a generator with two clocks and count/sum/max
-python benchmarks/hot_path.py --api chat        # the same for another protocol: messages, chat or responses
+python benchmarks/hot_path.py --api chat        # the same for another protocol: messages, chat, responses or gemini
 python benchmarks/hot_path.py --instructions    # needs valgrind; repeatable whatever else the machine does
 """
 
@@ -24,6 +24,10 @@ from pathlib import Path
 from typing import Any
 
 SIZES = (5, 20, 85)
+MODULES = {
+    "messages": "anthropic._grammar", "chat": "openai._chat", "responses": "openai._responses",
+    "gemini": "google._grammar",
+}  # fmt: skip
 WATCHERS = ("floor", "otelstream", "otelstream, no repetition")
 
 
@@ -44,6 +48,15 @@ def events(chunks: int, size: int, api: str = "messages") -> list[Any]:
     def word() -> str:
         return "".join(rng.choice("abcdefghijklmnop") for _ in range(size - 1)) + " "
 
+    if api == "gemini":  # whose SDK hands on the data of an event as it is
+        return [
+            json.dumps({
+                "candidates": [{"content": {"parts": [{"text": word()}], "role": "model"}, "index": 0}],
+                "usageMetadata": {"promptTokenCount": 15, "totalTokenCount": 15 + number},
+                "modelVersion": "m", "responseId": "answer-1",
+            }, separators=(",", ": "))
+            for number in range(chunks)
+        ]  # fmt: skip
     if api == "chat":
         return [
             Sse(None, json.dumps({  # type: ignore[arg-type]
@@ -75,11 +88,10 @@ def readers(api: str = "messages") -> dict[str, Callable[[list[Any]], Iterator[A
     from opentelemetry import metrics, trace
 
     from otelstream._core.process.runtime import Runtime
-    from otelstream._core.process.tap import Attached, read
+    from otelstream._core.process.tap import Attached, around, read
     from otelstream._face import config as _config
 
-    module = {"messages": "anthropic._grammar", "chat": "openai._chat", "responses": "openai._responses"}[api]
-    grammar = importlib.import_module(f"otelstream.{module}").Grammar
+    grammar = importlib.import_module(f"otelstream.{MODULES[api]}").Grammar
     clock = time.perf_counter
 
     def plain(source: list[Any]) -> Iterator[Any]:
@@ -105,6 +117,8 @@ def readers(api: str = "messages") -> dict[str, Callable[[list[Any]], Iterator[A
             stream = runtime.begin(operation="chat", provider="p", model="m", grammar=grammar())
             stream.attached = Attached()
             stream.responded(None)
+            if api == "gemini":
+                return around(iter(source), stream, str)
             return read(iter(source), stream, lambda: None)
 
         return reader
@@ -125,7 +139,8 @@ def nanoseconds(chunks: int, api: str = "messages") -> dict[str, list[float]]:
                 gc.disable()
                 start = time.thread_time()
                 for event in reader(source):
-                    _ = event._data  # as the SDK does, which parses it: else we alone would pay for the cache miss
+                    # As the SDK does, which parses it: else we alone would pay for the cache miss.
+                    _ = event if api == "gemini" else event._data
                 best = min(best, time.thread_time() - start)
                 gc.enable()
             table.setdefault(name, []).append(best / chunks * 1e9)
@@ -169,7 +184,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--chunks", type=int, default=20_000)
     parser.add_argument("--instructions", action="store_true")
-    parser.add_argument("--api", choices=("messages", "chat", "responses"), default="messages")
+    parser.add_argument("--api", choices=MODULES, default="messages")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--once", help=argparse.SUPPRESS)
     args = parser.parse_args()

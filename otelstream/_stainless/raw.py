@@ -10,7 +10,8 @@ from typing import Any
 
 from otelstream._core.process.closing import decide, end, publish
 from otelstream._core.process.drops import dropped
-from otelstream._core.process.tap import Steps, after_this_step, exhausted
+from otelstream._core.process.later import after_this_step
+from otelstream._core.process.tap import Steps, exhausted
 from otelstream._core.record.ending import Ending, failed, is_task_cancel
 from otelstream._core.record.stream import StreamObservation, clock
 from otelstream._stainless.faults import leaving, while_reading

@@ -7,13 +7,13 @@ everything else waits for a batch of deltas, a structural event or the end.
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 from otelstream._core.emit import outbox
 from otelstream._core.process.closing import decide, end, publish
+from otelstream._core.process.later import after_this_step
 from otelstream._core.record.batch import countdown, flush
 from otelstream._core.record.ending import CUT_SHORT, Ending, by_departure, cancelled, failed, identity, is_task_cancel
 from otelstream._core.record.intake import event
@@ -174,21 +174,49 @@ class Steps:
 
 def around(items: Iterator[Any], stream: StreamObservation, data_of: Callable[[Any], str]) -> Iterator[Any]:
     """Yield the very items of an iterator, each as it arrives; `data_of` gives an item's data."""
-    steps = Steps(stream)
+    wait, keep = stream.waits.append, stream.datas.append
+    threshold, grammar = stream.runtime.settings.stall_threshold, stream.grammar
+    begins, within, ends, lacks = grammar.shape
+    left = countdown(stream)
     _begun(stream)
     ask = stream.waiting_since = last = clock()
     try:
         for item in items:
             stream.last = got = clock()
-            kept_parked(stream, last, ask)
-            steps.took(None, data_of(item), got, ask - stream.carry)
-            yield item
-            last, ask = got, clock()
-            stream.waiting_since = ask
+            data = data_of(item)
+            if (
+                begins
+                and data.startswith(begins)
+                and data.endswith(ends)
+                and within in data
+                and not (lacks and lacks in data)
+            ):
+                wait(got - ask)
+                keep(data)
+                left -= 1
+                if left and got - last < threshold:
+                    yield item
+                    stream.waiting_since = ask = clock()
+                    last = got
+                    continue
+                left = _batch(stream, got, ask, last)
+                yield item
+                stream.waiting_since = ask = clock()
+            else:
+                left = structural(stream, None, data, got, ask, last)
+                begins, within, ends, lacks = grammar.shape
+                yield item
+                ask = _resumed(stream)
+            last = got
+            if not left:
+                break
+        else:
+            exhausted(stream)
+            return
     except BaseException as error:
         broken(stream, error)
         raise
-    exhausted(stream)
+    end(stream, cancelled("app_close"))
 
 
 class aaround:  # noqa: N801 - the async twin of a function
@@ -197,24 +225,21 @@ class aaround:  # noqa: N801 - the async twin of a function
     No generator: who drops one leaves it to the event loop, which closes it later, and what it holds later still.
     """
 
-    __slots__ = ("_data_of", "_last", "_next", "_steps", "_stream")
+    __slots__ = ("_behind", "_data_of", "_last", "_left", "_next", "_stream")
 
     def __init__(self, items: AsyncIterator[Any], stream: StreamObservation, data_of: Callable[[Any], str]) -> None:
         self._next, self._stream, self._data_of = items.__anext__, stream, data_of
-        self._steps: Steps | None = None
-        self._last = 0.0
+        self._left = -1  # until the first read
+        self._behind = self._last = 0.0
 
     def __aiter__(self) -> aaround:
         return self
 
     async def __anext__(self) -> Any:
-        stream, steps = self._stream, self._steps
-        if steps is None:
-            steps = self._steps = Steps(stream)
-            _begun(stream)
-            _listen(stream)
-            self._last = clock()
-        stream.waiting_since = ask = clock()
+        stream = self._stream
+        if self._left <= 0:
+            self._begin()
+        stream.waiting_since = ask = clock() - self._behind
         try:
             item = await self._next()
         except StopAsyncIteration:
@@ -224,10 +249,36 @@ class aaround:  # noqa: N801 - the async twin of a function
             broken(stream, error)
             raise
         stream.last = got = clock()
-        kept_parked(stream, self._last, ask)
-        steps.took(None, self._data_of(item), got, ask - stream.carry)
+        data, (begins, within, ends, lacks) = self._data_of(item), stream.grammar.shape
+        if (
+            begins
+            and data.startswith(begins)
+            and data.endswith(ends)
+            and within in data
+            and not (lacks and lacks in data)
+        ):
+            stream.waits.append(got - ask)
+            stream.datas.append(data)
+            self._behind = 0.0
+            self._left -= 1
+            if not self._left or got - self._last >= stream.runtime.settings.stall_threshold:
+                self._left = _batch(stream, got, ask, self._last)
+        else:
+            self._left = structural(stream, None, data, got, ask, self._last)
+            self._behind = stream.carry
         self._last = got
         return item
+
+    def _begin(self) -> None:
+        """The first read, or one more than the application asked for: a loop was seen that is to end the stream."""
+        stream = self._stream
+        if not self._left:
+            end(stream, cancelled("app_close"))
+            raise StopAsyncIteration
+        self._left = countdown(stream)
+        _begun(stream)
+        _listen(stream)
+        self._last = clock()
 
     def __del__(self) -> None:
         try:
@@ -319,36 +370,3 @@ def broken(stream: StreamObservation, error: BaseException) -> None:
             end(stream, stream.attached.whose(stream, error))
     except Exception:
         trouble("ending a stream")
-
-
-def after_this_step(stream: StreamObservation, error: BaseException) -> None:
-    """Decide on a task's cancel a few steps later: a time-out inside the stream's `with` shows by then.
-
-    `asyncio.wait_for()` before Python 3.12 reads in a task of its own, whose cancel takes its steps to come back.
-    """
-    stream.verdict = stream.attached.whose(stream, error)
-    stream.activity = clock()
-    try:
-        _Later(stream, stream.verdict, asyncio.get_running_loop())()
-    except RuntimeError:
-        end(stream, stream.verdict)
-
-
-class _Later:
-    """Ends a stream some steps of the loop from now, or when the loop is closed before."""
-
-    __slots__ = ("_at", "_ending", "_loop", "_steps", "_stream")
-
-    def __init__(self, stream: StreamObservation, ending: Ending, loop: asyncio.AbstractEventLoop) -> None:
-        self._stream, self._ending, self._loop = stream, ending, loop
-        self._at, self._steps = stream.activity, 16
-
-    def __call__(self) -> None:
-        if self._steps and self._stream.ending is None:
-            self._steps -= 1
-            self._loop.call_soon(self)
-        else:
-            end(self._stream, self._ending, self._at)
-
-    def __del__(self) -> None:
-        outbox.finalise(lambda: end(self._stream, self._ending, self._at))
