@@ -185,6 +185,7 @@ table: $(VENV)/ready ## write and print how streams end on the installed version
 foreign: $(VENV)/ready ## the SDKs' own tests, with otelstream on and off
 	$(RUN) tests/foreign/run.py
 	$(RUN) tests/foreign/run.py --sdk openai
+	$(RUN) tests/foreign/run.py --sdk botocore
 
 companions: $(VENV)/ready ## beside each other instrumentation of the SDKs, in both orders (half an hour; ARGS='-k openai')
 	$(RUN) -m pytest -m slow tests/test_companions.py $(ARGS)

@@ -2,13 +2,14 @@
 """Our own hot path alone, without the SDK: nanoseconds and, under callgrind, instructions a chunk.
 
 python benchmarks/hot_path.py                   # beside the floor: a generator with two clocks and count/sum/max
-python benchmarks/hot_path.py --api chat        # the same for another protocol: messages, chat, responses or gemini
+python benchmarks/hot_path.py --api chat        # another: messages, chat, responses, gemini, converse or invoke
 python benchmarks/hot_path.py --instructions    # needs valgrind; repeatable whatever else the machine does
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
 import gc
 import importlib
 import json
@@ -27,6 +28,8 @@ SIZES = (5, 20, 85)
 MODULES = {
     "messages": "anthropic._grammar", "chat": "openai._chat", "responses": "openai._responses",
     "gemini": "google._grammar",
+    "converse": "bedrock._converse",
+    "invoke": "bedrock._invoke",
 }  # fmt: skip
 WATCHERS = ("floor", "otelstream", "otelstream, no repetition")
 
@@ -57,6 +60,8 @@ def events(chunks: int, size: int, api: str = "messages") -> list[Any]:
             }, separators=(",", ": "))
             for number in range(chunks)
         ]  # fmt: skip
+    if api in ("converse", "invoke"):
+        return [*frames(chunks, word, api)]
     if api == "chat":
         return [
             Sse(None, json.dumps({  # type: ignore[arg-type]
@@ -81,6 +86,29 @@ def events(chunks: int, size: int, api: str = "messages") -> list[Any]:
             for _ in range(chunks)
         ),
     ]
+
+
+class Message:
+    """A frame of Bedrock as botocore has read it."""
+
+    def __init__(self, name: str, data: dict[str, Any]) -> None:
+        self.headers = {":event-type": name, ":content-type": "application/json", ":message-type": "event"}
+        self.payload = json.dumps({**data, "p": "abcdefghijkl"}, separators=(",", ":")).encode()
+        self._data = ""
+
+
+def frames(chunks: int, word: Callable[[], str], api: str) -> Iterator[Message]:
+    """Those of `converse_stream`, or chunks of Claude's, as they are: in base64 in JSON."""
+    if api == "converse":
+        for _ in range(chunks):
+            yield Message("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"text": word()}})
+        return
+    for sse in events(0, 1):
+        yield Message("chunk", {"bytes": base64.b64encode(sse._data.encode()).decode()})
+    for _ in range(chunks):
+        text = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": word()}}
+        inner = json.dumps(text, separators=(",", ":")).encode()
+        yield Message("chunk", {"bytes": base64.b64encode(inner).decode()})
 
 
 def readers(api: str = "messages") -> dict[str, Callable[[list[Any]], Iterator[Any]]]:
@@ -119,6 +147,9 @@ def readers(api: str = "messages") -> dict[str, Callable[[list[Any]], Iterator[A
             stream.responded(None)
             if api == "gemini":
                 return around(iter(source), stream, str)
+            if api in ("converse", "invoke"):
+                told = importlib.import_module("otelstream.bedrock._events")._told(iter(source), stream)
+                return read(told, stream, lambda: None)
             return read(iter(source), stream, lambda: None)
 
         return reader

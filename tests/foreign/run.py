@@ -20,8 +20,12 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parent.parent
-VERSIONS = {"anthropic": ("0.79.0", "2.12.0", "2.14.0"), "openai": ("1.109.1", "3.57.0")}
-EXTRAS = {"anthropic": "aiohttp,bedrock", "openai": "aiohttp,realtime,datalib"}
+VERSIONS = {
+    "anthropic": ("0.79.0", "2.12.0", "2.14.0"),
+    "openai": ("1.109.1", "3.57.0"),
+    "botocore": ("1.35.36", "1.44.8"),
+}
+EXTRAS = {"anthropic": "aiohttp,bedrock", "openai": "aiohttp,realtime,datalib", "botocore": ""}
 # Its tests of streams, of the client and of what both are made of. Those of single API resources need a mock server.
 WANTED = (
     "tests/test_streaming.py", "tests/test_client.py", "tests/test_response.py", "tests/test_legacy_response.py",
@@ -50,6 +54,12 @@ OPENAI = (
     "tests/test_module_client.py", "tests/test_sse_framing.py", "tests/test_stream_mode.py", "tests/test_httpx2.py",
     "tests/test_httpx2_base.py", "tests/test_retry_after_overflow.py", "tests/decoders", "tests/lib",
 )  # fmt: skip
+# Of all of AWS: that a client works as before which is wrapped, and asks no model.
+BOTOCORE = (
+    "tests/unit/test_eventstream.py", "tests/unit/test_parsers.py", "tests/unit/test_client.py",
+    "tests/unit/test_endpoint.py", "tests/unit/test_stub.py", "tests/unit/test_hooks.py", "tests/unit/retries",
+    "tests/functional/test_stub.py", "tests/functional/test_retry.py", "tests/functional/test_events.py",
+)  # fmt: skip
 Suite = tuple[str, tuple[str, ...], dict[str, str], dict[str, str]]
 SUITES: dict[str, tuple[Suite, ...]] = {
     "anthropic": (
@@ -58,10 +68,12 @@ SUITES: dict[str, tuple[Suite, ...]] = {
         ("those of its span, spans=auto", SPANS, {"OTELSTREAM_SPANS": "auto"}, AUTO),
     ),
     "openai": (("its tests", OPENAI, {}, {}),),
+    "botocore": (("its tests", BOTOCORE, {"FOREIGN_STREAMS": "none"}, {}),),
 }
 NEEDS = (
     "respx", "pytest", "pytest-asyncio", "pytest-xdist", "time-machine", "dirty-equals", "inline-snapshot", "rich",
     "http-snapshot[httpx]", "importlib-metadata", "nest-asyncio", "opentelemetry-sdk", "hypothesis", "packaging",
+    "jsonschema",
 )  # fmt: skip
 
 
@@ -91,7 +103,7 @@ def sources(root: Path, sdk: str, version: str) -> Path:
         with tarfile.open(home / f"{sdk}-{version}.tar.gz") as archive:
             archive.extractall(home, filter="data")
         # Its tests are to test what is installed.
-        shutil.rmtree(unpacked / "src")
+        shutil.rmtree(unpacked / ("src" if (unpacked / "src").exists() else sdk))
     return unpacked
 
 
