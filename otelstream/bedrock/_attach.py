@@ -11,6 +11,7 @@ from typing import Any
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 
 from otelstream._core.process import hooks, nesting
+from otelstream._core.process.closing import end
 from otelstream._core.process.whole import Unstreamed
 from otelstream._core.record.stream import StreamObservation
 from otelstream._core.turns import turn as turns
@@ -41,6 +42,7 @@ class Patches(hooks.Patches):
             raise AttributeError("EventStreamMessage has room for nothing of ours")
         asynchronous = bool(self._prefix)
         put(client, "_make_api_call", self._acall if asynchronous else self._call)
+        put(client, "_make_request", _amade if asynchronous else _made)
         put(endpoint, "_get_response", _aattempt if asynchronous else _attempt)
         put(streams, "_create_raw_event_generator", _events.aevents if asynchronous else _events.events)
         put(streams, "close", _events.close)
@@ -105,14 +107,64 @@ class Patches(hooks.Patches):
         return asked.returned(result)
 
 
+# --- all attempts, below any companion around the call -------------------------------------------------------
+
+
+def _is_streamed(args: tuple[Any, ...], kwargs: dict[str, Any], at: int) -> bool:
+    return getattr(args[at] if len(args) > at else kwargs.get("operation_model"), "name", None) in STREAMED
+
+
+def _made(wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
+    if not _is_streamed(args, kwargs, 0):
+        return wrapped(*args, **kwargs)
+    try:
+        return _settled(wrapped(*args, **kwargs))
+    except BaseException as error:
+        _ended(error)
+        raise
+
+
+def _amade(wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
+    made = wrapped(*args, **kwargs)
+    return _awaited_made(made) if _is_streamed(args, kwargs, 0) else made
+
+
+async def _awaited_made(made: Awaitable[Any]) -> Any:
+    try:
+        return _settled(await made)
+    except BaseException as error:
+        _ended(error)
+        raise
+
+
+def _settled(result: Any) -> Any:
+    """No other attempt follows: a refusal is the end, while the span of who is around the call still records."""
+    try:
+        if result[0].status_code >= 300:
+            _ended(result[1])
+    except Exception:
+        trouble("ending a refused request")
+    return result
+
+
+def _ended(why: Any) -> None:
+    """The request failed, by an exception or by an answer."""
+    try:
+        stream = nesting.current()
+        if stream is not None and isinstance(stream.attached, Handle):
+            raised = isinstance(why, BaseException)
+            end(stream, _faults.before_stream(stream, why) if raised else _faults.refusal(why))
+    except Exception:
+        trouble("ending a refused request")
+
+
 # --- one attempt ------------------------------------------------------------------------------------------
 
 
 def _attempted(args: tuple[Any, ...], kwargs: dict[str, Any]) -> StreamObservation | None:
     """The stream whose request is about to be sent, begun with the first of them. Never raises."""
     try:
-        operation = args[1] if len(args) > 1 else kwargs.get("operation_model")
-        if getattr(operation, "name", None) not in STREAMED:
+        if not _is_streamed(args, kwargs, 1):
             return None  # perhaps one for credentials, made inside the other
         stream = nesting.attempted()
         if stream is None or stream.ending is not None or not isinstance(stream.attached, Handle):

@@ -54,7 +54,7 @@ def _known(error: Exception) -> Ending | None:
     words = {kind.__name__ for kind in type(error).__mro__}
     answer = getattr(error, "response", None)
     if isinstance(answer, dict):  # botocore's ClientError: an answer that is no stream, or an exception in one
-        return _status(answer)
+        return refusal(answer)
     if words & _TIMEOUTS:
         return failed("timeout", "client_timeout_error")
     if words & _LOST:
@@ -62,7 +62,8 @@ def _known(error: Exception) -> Ending | None:
     return failed("protocol_error") if words & _GARBLED else None
 
 
-def _status(answer: dict[str, Any]) -> Ending:
+def refusal(answer: dict[str, Any]) -> Ending:
+    """The verdict on an answer that says what is wrong."""
     metadata = answer.get("ResponseMetadata")
     status = metadata.get("HTTPStatusCode") if isinstance(metadata, dict) else None
     kind = _code(answer) or str(status or "api_error")

@@ -136,7 +136,7 @@ def test_somebody_answers_in_its_place(scene: Scene) -> None:
 
 
 @contextlib.contextmanager
-def companion(scene: Scene, *, quiet: bool = False) -> Iterator[list[Any]]:
+def companion(scene: Scene, *, quiet: bool = False, ends: bool = False) -> Iterator[list[Any]]:
     """Around each call a span of somebody's, which ends when its reader does; put on after us."""
     spans: list[Any] = []
     tracer = scene.telemetry.tracer_provider.get_tracer("companion")
@@ -146,7 +146,11 @@ def companion(scene: Scene, *, quiet: bool = False) -> Iterator[list[Any]]:
         span = tracer.start_span("theirs", kind=SpanKind.CLIENT, attributes={s.OPERATION: "chat"})
         spans.append(span)
         with trace.use_span(span), suppress_instrumentation() if quiet else contextlib.nullcontext():
-            return wrapped(*args, **kwargs)
+            try:
+                return wrapped(*args, **kwargs)
+            finally:
+                if ends:
+                    span.end()
 
     botocore.client.BaseClient._make_api_call = wrapt.FunctionWrapper(original, call)
     try:
@@ -172,6 +176,26 @@ def test_beside_a_companion(scene: Scene, first: str) -> None:
         assert (span.name, (span.attributes or {})[s.OUTCOME]) == ("theirs", "completed")
         if first == "theirs":
             otelstream.uninstrument()
+
+
+@pytest.mark.parametrize("retries", [1, 3])
+def test_a_companion_that_ends_with_a_refusal(scene: Scene, monkeypatch: pytest.MonkeyPatch, retries: int) -> None:
+    """A refusal is on the companion's span, which ends with it, though that companion was there before us."""
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    otelstream.uninstrument()
+    scene.client = scene.make(retries={"total_max_attempts": retries, "mode": "standard"})
+    scene.plays(Reply(status=429, error="ThrottlingException"))
+    with companion(scene, ends=True):
+        otelstream.instrument(tracer_provider=scene.telemetry.tracer_provider)
+        with pytest.raises(botocore.exceptions.ClientError):
+            scene.converse()
+        otelstream.uninstrument()
+
+    (span,) = scene.telemetry.spans()
+    has = span.attributes or {}
+    assert (span.name, has[s.OUTCOME], has[s.ERROR_TYPE], has[s.ATTEMPTS]) == (
+        "theirs", "failed", "ThrottlingException", retries,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("how", ["closes", "raises"])
