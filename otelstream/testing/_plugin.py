@@ -30,7 +30,11 @@ def otelstream_provider(monkeypatch: pytest.MonkeyPatch) -> Iterator[ProviderSim
         monkeypatch.setenv(name, "otelstream-test")
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.setenv(name, "127.0.0.1", prepend=",")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "otelstream-test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     with ProviderSimulator() as provider, redirected(provider.base_url):
+        monkeypatch.setenv("AWS_ENDPOINT_URL_BEDROCK_RUNTIME", provider.base_url)
         yield provider
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from botocore.config import Config
 
-from otelstream.testing import Faults, ProviderSimulator, Script, script, script_names
+from otelstream.testing import Faults, ProviderSimulator, Recorder, Script, script, script_names
 from otelstream.testing._bedrock import payload_of
 from otelstream.testing._scripts import message_of
 
@@ -128,3 +128,13 @@ def test_a_refusal_has_bedrocks_word(provider: ProviderSimulator, client: Any) -
         client.converse_stream(**CONVERSE)
     with pytest.raises(Exception, match="throttlingException"):
         read_whole(client)
+
+
+def test_the_plugin(otelstream_provider: ProviderSimulator, otelstream_recorder: Recorder) -> None:
+    """A client that is made in a test with the fixture asks the local provider, and needs no key."""
+    made = session("botocore").create_client("bedrock-runtime")
+    read_whole(made)
+    made.close()
+
+    assert [each.request.path for each in otelstream_provider.log] == ["/model/some-model/converse-stream"]
+    assert otelstream_recorder.expect(outcome="completed").model == "some-model"
