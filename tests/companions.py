@@ -266,9 +266,69 @@ def openai_ways(client: Any, aclient: Any) -> list[Callable[[], Any]]:
     ]  # fmt: skip
 
 
-SDKS: dict[str, tuple[str, str, Callable[[Any, Any], list[Callable[[], Any]]]]] = {
-    "anthropic": ("Anthropic", "AsyncAnthropic", anthropic_ways),
-    "openai": ("OpenAI", "AsyncOpenAI", openai_ways),
+def google_ways(client: Any, aclient: Any) -> list[Callable[[], Any]]:
+    """The same of the Google Gen AI SDK's, whose streams are generators."""
+    ask = {"model": "some-model", "contents": "hi"}
+
+    def play(what: str) -> dict[str, Any]:
+        return {"config": {"http_options": {"headers": {"otelstream-play": f"text_short; {what}"}}}}
+
+    def text(chunk: Any) -> Any:
+        return type(chunk).__name__, chunk.text, str(chunk.candidates[0].finish_reason)
+
+    def create() -> Any:
+        return [text(chunk) for chunk in client.models.generate_content_stream(**ask)]
+
+    def chat() -> Any:
+        return [text(chunk) for chunk in client.chats.create(model="some-model").send_message_stream("hi")]
+
+    def broken_off() -> Any:
+        for chunk in client.models.generate_content_stream(**ask):
+            return text(chunk)
+        return None
+
+    def closed() -> Any:
+        stream = client.models.generate_content_stream(**ask)
+        for chunk in stream:
+            first = text(chunk)
+            break
+        stream.close()
+        return first
+
+    async def acreate() -> Any:
+        return [text(chunk) async for chunk in await aclient.models.generate_content_stream(**ask)]
+
+    def refused() -> Any:
+        return list(client.models.generate_content_stream(**ask, **play("http_error=429")))
+
+    def error_event() -> Any:
+        return list(client.models.generate_content_stream(**ask, **play("error_after=2")))
+
+    def cut() -> Any:
+        return [text(chunk) for chunk in client.models.generate_content_stream(**ask, **play("cut_after=chunks:1"))]
+
+    return [create, chat, broken_off, closed, acreate, refused, error_event, cut]
+
+
+def google(base_url: str) -> tuple[Any, Any]:
+    client = importlib.import_module("google.genai").Client(api_key="unused", http_options={"base_url": base_url})
+    return client, client.aio
+
+
+def of_one_make(package: str, sync: str, asynchronous: str) -> Callable[[str], tuple[Any, Any]]:
+    def made(base_url: str) -> tuple[Any, Any]:
+        sdk = importlib.import_module(package)
+        options: dict[str, Any] = {"base_url": base_url, "api_key": "unused", "max_retries": 0}
+        return getattr(sdk, sync)(**options), getattr(sdk, asynchronous)(**options)
+
+    return made
+
+
+# By what is installed: its module, a pair of clients, and ways to read.
+SDKS: dict[str, tuple[str, Callable[[str], tuple[Any, Any]], Callable[[Any, Any], list[Callable[[], Any]]]]] = {
+    "anthropic": ("anthropic", of_one_make("anthropic", "Anthropic", "AsyncAnthropic"), anthropic_ways),
+    "openai": ("openai", of_one_make("openai", "OpenAI", "AsyncOpenAI"), openai_ways),
+    "google-genai": ("google.genai", google, google_ways),
 }
 
 
@@ -284,11 +344,9 @@ def main(base_url: str, package: str, order: str) -> None:
     set_up(order.split(","))
     for what in order.split(","):
         switch_on(what)
-    sdk: Any = importlib.import_module(package)
-    sync, asynchronous, ways = SDKS[package]
-    options: dict[str, Any] = {"base_url": base_url, "api_key": "unused", "max_retries": 0}
+    module, clients, ways = SDKS[package]
     loop, seen, before = asyncio.new_event_loop(), {}, counted()
-    for way in ways(getattr(sdk, sync)(**options), getattr(sdk, asynchronous)(**options)):
+    for way in ways(*clients(base_url)):
         SPANS.clear()
         try:
             result = way()
@@ -314,7 +372,7 @@ def main(base_url: str, package: str, order: str) -> None:
         after = counted()
         seen[way.__name__] = {"result": result, "spans": spans, "records": list((after - before).elements())}
         before = after
-    print(json.dumps({"seen": seen, "logged": handler.lines, "sdk": sdk.__version__}))
+    print(json.dumps({"seen": seen, "logged": handler.lines, "sdk": importlib.import_module(module).__version__}))
 
 
 def counted() -> Counter[str]:

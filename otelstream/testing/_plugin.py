@@ -20,13 +20,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def otelstream_provider(monkeypatch: pytest.MonkeyPatch) -> Iterator[ProviderSimulator]:
-    """A local provider that every Anthropic and OpenAI client talks to for the length of the test, also one made at
-    import."""
+    """A local provider that every Anthropic, OpenAI and Google Gen AI client talks to for the length of the test, also
+    one made at import."""
     from otelstream.testing import ProviderSimulator
     from otelstream.testing._redirect import redirected
 
     # For clients made during the test; one made without a key would not come to its first request.
-    for name in ("ANTHROPIC_API_KEY", "OPENAI_API_KEY"):
+    for name in ("ANTHROPIC_API_KEY", "OPENAI_API_KEY", "GEMINI_API_KEY"):
         monkeypatch.setenv(name, "otelstream-test")
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.setenv(name, "127.0.0.1", prepend=",")

@@ -13,7 +13,8 @@ import wrapt
 
 from otelstream._face import providers
 
-SPOKEN = ("anthropic", "openai")  # the SDKs whose protocol the local provider speaks
+SPOKEN = ("anthropic", "openai")  # the SDKs of one make whose protocol the local provider speaks
+GOOGLE = "google.genai"
 
 
 def _accept(*_: Any, **__: Any) -> None:
@@ -25,9 +26,10 @@ def redirected(base_url: str) -> Iterator[None]:
     """Redirect at request time: a client made at import keeps its base URL, and its other requests pass too."""
     with ExitStack() as stack:
         for provider in providers.installed():
-            if provider.package not in SPOKEN:
-                continue
-            stack.enter_context(_redirected(provider, base_url))
+            if provider.package in SPOKEN:
+                stack.enter_context(_redirected(provider, base_url))
+            elif provider.package == GOOGLE:
+                stack.enter_context(_google(base_url))
         yield
 
 
@@ -64,3 +66,28 @@ def _redirected(provider: providers.Provider, base_url: str) -> Iterator[None]:
             cls._validate_headers = check
         if base.BaseClient.__dict__["_build_request"] is patched:
             base.BaseClient._build_request = original
+
+
+@contextmanager
+def _google(base_url: str) -> Iterator[None]:
+    """The same for the Google Gen AI SDK, whose requests are a URL with headers until they are sent."""
+    client: Any = import_module(f"{GOOGLE}._api_client").BaseApiClient
+    target = urlsplit(base_url)
+    active = True
+
+    def rewrite(wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
+        request = wrapped(*args, **kwargs)
+        if active:
+            request.url = urlsplit(request.url)._replace(scheme=target.scheme, netloc=target.netloc).geturl()
+            request.headers["connection"] = "close"
+        return request
+
+    original = client.__dict__["_build_request"]
+    patched = wrapt.FunctionWrapper(original, rewrite)
+    client._build_request = patched
+    try:
+        yield
+    finally:
+        active = False
+        if client.__dict__["_build_request"] is patched:
+            client._build_request = original

@@ -117,3 +117,16 @@ def test_loops_and_stalls(provider: ProviderSimulator, client: genai.Client) -> 
 
     assert looping.attributes[s.STREAM_REPETITIONS] == 1
     assert frozen.attributes[s.STALLS_PROVIDER] == 1
+
+
+EARLY = genai.Client(api_key="unused")  # as an application makes it at import
+
+
+@pytest.mark.parametrize("early", [True, False], ids=["made at import", "made in the test"])
+def test_the_fixture(otelstream_provider: ProviderSimulator, early: bool) -> None:
+    """The pytest plugin's provider is asked whatever address a client was made with; one made there needs no key."""
+    client = EARLY if early else genai.Client()
+    otelstream_provider.play(Script("short").text("Calm."))
+
+    assert said(read(client.models.generate_content_stream(**ASK)))[0] == "Calm."
+    assert otelstream_provider.log[-1].request.path.endswith("/models/some-model:streamGenerateContent")

@@ -46,6 +46,24 @@ SHORT = {
     "dropped": "dropped without a close",
 }
 
+GENERATORS = """\
+## Streams that are generators
+
+The streams of `google-genai` are plain generators, several around one another, and nothing closes them but leaving
+them. `tests/google_sdk` runs their endings; what differs, and what cannot be known:
+
+- There is no terminal event: an answer is whole once each candidate has its finish reason and the body then ended
+  properly. A body that ends without one is `cut_short`.
+- A `break`, a `close()` and a drop are the same to a generator: `cancelled`, trigger `generator_close`; taken by the
+  cyclic collector it is `abandoned`, `gc`. So is the application's own exception in a bare loop, which lets go of the
+  generator while that is on its way. Inside `contextlib.closing()` a synchronous one is `caller_error`; an async one is
+  closed by the event loop, later, and then nobody can tell.
+- Safety, recitation, blocked prompts and the like are `refused`. A finish reason that says that the model wrote no
+  sense (`MALFORMED_FUNCTION_CALL`) is `failed`, `provider_error`.
+- The SDK takes comments in the stream for data and raises: there are no pings.
+- An exception that the SDK raises above the body (an answer that its types refuse) looks like a close.
+"""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -138,6 +156,7 @@ def page(found: list[Row]) -> str:
         *_apart(),
         "",
     ]
+    lines += [GENERATORS]
     return "\n".join(lines)
 
 
