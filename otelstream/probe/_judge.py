@@ -102,11 +102,15 @@ def _pings_sent(seen: Seen) -> int:
 
 
 def pings_invented(direct: Runs, via: Runs) -> Judged:
-    if found := unable(direct) or missing(via):
+    if found := unable(direct):
         return found
     invented = max(seen.answer.pings - _pings_sent(seen) for seen in via)
     if invented > 0:
-        return Judged("invented", f"{invented} pings came that the upstream did not send")
+        return Judged("invented", f"{invented} ping{'s' if invented > 1 else ''} came that the upstream did not send")
+    if missing(via):
+        return Judged(
+            "unseen", f"the client saw {ended(via[0].answer)} in the silence: `idle` and `total` are about that"
+        )
     return Judged("kept", "none came")
 
 

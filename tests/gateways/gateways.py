@@ -125,7 +125,7 @@ def apache(place: Place) -> list[str]:
     loaded = "".join(
         f"LoadModule {name}_module /usr/lib/apache2/modules/mod_{file}.so\n" for name, file in modules.items()
     )
-    more = "Protocols h2c http/1.1\nProxyTimeout 600\nTimeout 600\n" if place.right else ""
+    more = "Protocols h2c http/1.1\nProxyTimeout 600\n" if place.right else ""
     flags = " flushpackets=on" if place.right else ""
     text = f"""{loaded}ServerName gateway
 DefaultRuntimeDir @FOLDER
@@ -134,6 +134,7 @@ ErrorLog @FOLDER/errors
 Listen 127.0.0.1:@PORT
 User www-data
 Group www-data
+Timeout 300
 {more}ProxyPass / http://@UPSTREAM/{flags}
 """
     return ["apache2", "-D", "FOREGROUND", "-d", str(place.folder), "-f", place.file("conf", text)]

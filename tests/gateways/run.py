@@ -97,7 +97,7 @@ def one(gateway: Gateway, right: bool, idle: bool) -> Found:
         try:
             result: Found = {"checks": _checks(run(bench, PATIENCE))}
         except ProbeError as error:
-            return {"failed": re.sub(r"^http://127\.0\.0\.1:\d+\S*?:? ", "", str(error)).split("; see the gateway")[0]}
+            return {"failed": re.sub(r"^http://127\.0\.0\.1:\d+\S*?:? ", "", str(error)).split(": {")[0]}
         if gateway.http2 and right and not idle:
             port = place.http2_port if gateway.name == "nginx" else place.port
             codes = {code.removeprefix(HTTP2) for check in checks_http2(settings) for code in check.judges}
@@ -181,15 +181,15 @@ def measure(gateways: list[Gateway], before: Found) -> Found:
 
 def said(result: Found | None, checks: str = "checks") -> str:
     """A cell: everything that is not kept."""
-    if result is None or checks not in result:
-        return f"not probed: {result['failed']}".replace("|", "\\|") if result and "failed" in result else ""
+    if result is None or "failed" in result:
+        return f"not probed: {result['failed']}".replace("|", "\\|") if result else ""
     found: dict[str, list[str]] = {}
     for code, (verdict, _) in result[checks].items():
         found.setdefault(verdict, []).append(code)
-    loud = {"hidden", "lost", "retried"}
+    loud = ("hidden", "lost", "retried")
     parts = [
         f"{f'**{verdict}**' if verdict in loud else verdict} {_joined(found[verdict])}"
-        for verdict in sorted(found, key=lambda each: (each not in loud, VERDICTS.index(each)))
+        for verdict in sorted(found, key=[*loud, *VERDICTS].index)
         if verdict != "kept"
     ]
     return "; ".join(parts) or "all kept"

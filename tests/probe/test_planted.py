@@ -53,7 +53,7 @@ PLANTED: list[tuple[type[proxies.Proxy], dict[str, str]]] = [
 # What also ends other checks that take long, or comes up in whatever is asked next.
 ALONE: list[tuple[type[proxies.Proxy], dict[str, str]]] = [
     (proxies.LimitsTime, {"total-3": "lost"}),
-    (proxies.LimitsSilence, {"idle-2": "lost"}),
+    (proxies.LimitsSilence, {"idle-2": "lost", "pings-invented": "unseen"}),
     (proxies.KeepsBroken, {"reuse-after-cut": "lost"}),
 ]
 
