@@ -178,6 +178,7 @@ TOOL_CALL_INPUT: Final = "otelstream.tool_call.input"
 TOOL_CALL_PAUSE: Final = "otelstream.tool_call.pause"
 TOOL_CALL_PREAMBLE: Final = "otelstream.tool_call.preamble"
 UNSEEN: Final = "otelstream.stream.unseen"
+RECHUNKED: Final = "otelstream.stream.rechunked"
 BROKEN_AFTER_END: Final = "otelstream.stream.broken_after_end"
 TOOL_CALL_READY_EVIDENCE: Final = "otelstream.tool_call.ready.evidence"
 TOOL_CALL_EFFECT: Final = "otelstream.tool_call.effect"
@@ -343,6 +344,7 @@ SPAN_ATTRIBUTES: Final[tuple[SpanAttribute, ...]] = (
     SpanAttribute(SUCCEEDED_THEN_FAILED, "bool", "a 2xx, then a fault of the integrity objective's set"),
     SpanAttribute(PARTIAL, "bool", "the answer is not whole"),
     SpanAttribute(UNSEEN, "bool", "not all of it could be read here: no objective judges it"),
+    SpanAttribute(RECHUNKED, "bool", "a router made these chunks of others: the cadence is its own"),
     SpanAttribute(BROKEN_AFTER_END, "bool", "the wire broke after the end of a whole answer"),
     SpanAttribute(TIME_TO_FIRST_CHUNK, "double", "seconds from the request to the first chunk of any kind"),
     SpanAttribute(TIME_TO_FIRST_TOKEN, "double", "seconds from the request to the first chunk a user can see"),

@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 HERE = Path(__file__).parent
-EXTRAS = ("", "anthropic", "bedrock", "otlp", "prometheus", "dashboards", "testing")
+EXTRAS = ("", "anthropic", "openai", "bedrock", "google", "litellm", "otlp", "prometheus", "dashboards", "testing")
 
 
 def lines(name: str) -> list[Requirement]:

@@ -245,7 +245,7 @@ def _attempt(wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
 
 
 def _retry(wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
-    stream = nesting.current()
+    stream = nesting.attempted()
     if stream is not None:
         try:
             refused = kwargs.get("response") or getattr(sys.exc_info()[1], "response", None)

@@ -160,6 +160,7 @@ def summary(stream: StreamObservation) -> dict[str, AttributeValue]:
         s.RESPONSE_MODEL: stream.response_model,
         s.FINISH_REASONS: _finish_reasons(stream),
         s.UNSEEN: stream.unseen or None,
+        s.RECHUNKED: stream.rechunked or None,
         s.RESPONSE_TIME_TO_FIRST_CHUNK: stream.time_to_first_chunk,
         s.REQUEST_ID: stream.request_id,
         s.ERROR_TYPE: stream.error_type if stream.outcome == "failed" else None,

@@ -15,6 +15,7 @@ class _Making(NamedTuple):
     stream: StreamObservation | None
     router: bool  # what it calls below is this very stream
     begin: Callable[[], StreamObservation | None] | None = None  # its record, put off till the first attempt
+    under: StreamObservation | None = None  # the router's, which this is a request for
 
 
 _making: ContextVar[_Making | None] = ContextVar("otelstream_request", default=None)
@@ -23,7 +24,9 @@ Mark = Token["_Making | None"]
 
 def enter(stream: StreamObservation | None, *, router: bool = False) -> Mark:
     """A request begins: of `stream`, or of nobody that is observed. To be left by `leave()` in the same context."""
-    return put(_making, _Making(stream, router))
+    around = _making.get()
+    under = around.stream if around is not None and around.router else None
+    return put(_making, _Making(stream, router, under=under))
 
 
 def put_off(begin: Callable[[], StreamObservation | None]) -> Mark:
@@ -42,17 +45,17 @@ def entered() -> bool:
 
 
 def current() -> StreamObservation | None:
-    """The stream whose request is being made in this context."""
+    """The stream whose request is being made in this context; a router makes none itself."""
     making = _making.get()
-    return making.stream if making is not None else None
+    return making.stream if making is not None and not making.router else None
 
 
 def attempted() -> StreamObservation | None:
-    """The stream whose request is attempted in this context, begun here if that was put off."""
+    """The stream that an attempt in this context is one of: begun here if that was put off, or a router's."""
     making = _making.get()
     if making is not None and making.begin is not None and making.stream is None:
         put(_making, making._replace(stream=making.begin()))  # whoever put it off sets back what was before
-    return current()
+    return current() or (making.under if making is not None else None)
 
 
 def late() -> StreamObservation | None:

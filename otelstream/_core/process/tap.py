@@ -151,11 +151,18 @@ async def aread(
 class Steps:
     """The same for who is handed one event at a time: lines of a raw body, an iterator's `__next__`."""
 
-    __slots__ = ("_left", "_stream")
+    __slots__ = ("_left", "_stream", "stop")
 
     def __init__(self, stream: StreamObservation) -> None:
         self._stream = stream
         self._left = 1
+        self.stop = False  # the application asks for the stream's end
+
+    def begin(self, *, loop: bool = False) -> None:
+        """The first read, in an event loop or not."""
+        _begun(self._stream)
+        if loop:
+            _listen(self._stream)
 
     def took(self, name: str | None, data: str, got: float, ask: float) -> float:
         """Take in one event that arrived at `got`, asked for at `ask`; returns when the next one's wait began."""
@@ -166,10 +173,14 @@ class Steps:
             stream.datas.append(data)
             self._left -= 1
             if self._left <= 0 or got - ask > stream.runtime.settings.stall_threshold:
-                self._left = flush(stream, got) or 1
+                self._taken(flush(stream, got))
             return got
-        self._left = structural(stream, name, data, got, ask, ask) or countdown(stream)
+        self._taken(structural(stream, name, data, got, ask, ask))
         return got - stream.carry
+
+    def _taken(self, left: int) -> None:
+        self.stop = self.stop or not left
+        self._left = left or countdown(self._stream)
 
 
 def around(items: Iterator[Any], stream: StreamObservation, data_of: Callable[[Any], str]) -> Iterator[Any]:

@@ -61,10 +61,10 @@ class Known:
         "exhausted", "finish_raw", "finish_reason", "finishes", "first_chunk_at", "first_chunk_kind", "first_token_at",
         "first_token_kind", "foreign", "garbled", "grammar", "judged", "last", "last_attempt_at", "last_chunk_at",
         "last_data", "leftover", "loop", "loops", "model", "native", "native_end", "once", "opened_under", "operation",
-        "output_tools", "own_span", "ping_seen", "provider", "reader", "refusal", "request_id", "response_at",
-        "response_id", "response_model", "route", "runtime", "server_tool", "span", "stalls", "started", "started_ns",
-        "stop_asked", "summing", "suppressed", "text_before", "told", "tool_calls", "turn", "undecodable", "unseen",
-        "usage", "verdict", "visible_chars", "waiters", "waiting_since", "waits",
+        "output_tools", "own_span", "ping_seen", "provider", "reader", "rechunked", "refusal", "request_id",
+        "response_at", "response_id", "response_model", "route", "runtime", "server_tool", "span", "stalls", "started",
+        "started_ns", "stop_asked", "summing", "suppressed", "text_before", "told", "tool_calls", "turn", "undecodable",
+        "unseen", "usage", "verdict", "visible_chars", "waiters", "waiting_since", "waits",
     )  # fmt: skip
 
     def __init__(
@@ -143,6 +143,7 @@ class Known:
         self.undecodable: s.Fault | None = None  # what a stream is that was left at an event nobody can parse
         self.unseen = False  # something passed that nobody here can read, or failed to
         self.exhausted = False
+        self.rechunked = False  # by a router: the cadence is its own
         self.refusal = False  # the model refused in words
         self.finishes: dict[int, tuple[str, str]] | None = None  # of several choices, by choice
         self.finish_reason: str | None = None
