@@ -183,8 +183,9 @@ def usage_of(usage: dict[str, Any], input_name: str, output_name: str) -> dict[s
 def error_of(error: Any) -> str:
     """The API's word for an error: its type, else its code."""
     known = _object(error)
-    word = known.get("type") or known.get("code")
-    return printable(str(word)) if isinstance(word, (str, int)) and word and word != "error" else "api_error"
+    kind = known.get("type")
+    word = kind if kind != "error" and kind else known.get("code")  # an event of that type has its word beside
+    return printable(str(word)) if isinstance(word, (str, int)) and word else "api_error"
 
 
 def _index(choice: dict[str, Any]) -> int:
