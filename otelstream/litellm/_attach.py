@@ -15,7 +15,7 @@ from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from otelstream._core.emit.span import call_span, model_span, take
 from otelstream._core.process import hooks, nesting, suppression, tap
 from otelstream._core.process.closing import decide, end, publish
-from otelstream._core.record.ending import CUT_SHORT, Ending, cancelled, failed
+from otelstream._core.record.ending import CUT_SHORT, Ending, cancelled, failed, identity
 from otelstream._core.record.stream import StreamObservation, clock
 from otelstream._core.turns.variable import current
 from otelstream._stainless import closes, faults
@@ -40,6 +40,7 @@ _NAMES = {
     "watsonx": "ibm.watsonx.ai",
     "xai": "x_ai",
 }
+_TIMEOUTS = frozenset({"APITimeoutError", "TimeoutException"})
 _EARLY = "before a finish_reason was received"  # how it says that a body ended too soon
 
 
@@ -183,10 +184,10 @@ def _cause(error: BaseException) -> BaseException:
     return cause if isinstance(cause, Exception) else error
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An exception, what it wraps, and what was in flight as they were raised."""
+def _chain(error: BaseException | None, before: object) -> Iterator[BaseException]:
+    """An exception, what it wraps, and what was in flight as they were raised, up to what was there `before`."""
     for _ in range(8):
-        if error is None:
+        if error is None or identity(error) == before:
             return
         yield error
         error = getattr(error, "original_exception", None) or error.__cause__ or error.__context__
@@ -202,7 +203,10 @@ class Routed(Handle):
         cause = _cause(error)
         if _EARLY in str(cause):
             return CUT_SHORT
-        late = next((each for each in _chain(error) if type(each).__name__ == "APIError"), None)
+        chain = [*_chain(error, stream.opened_under)]
+        if any(_TIMEOUTS & {kind.__name__ for kind in type(each).__mro__} for each in chain):
+            return failed("timeout", "client_timeout_error")
+        late = next((each for each in chain if type(each).__name__ == "APIError"), None)
         if late is not None:  # what a provider says late, of which the router makes a lost connection
             return failed("provider_error", faults.error_word(getattr(late, "body", None)) or "api_error")
         return faults.while_reading(stream, cause)
@@ -233,26 +237,28 @@ class Reading(Token):
         stream.waiting_since = ask = clock()
         return ask
 
-    def got(self, chunk: Any, ask: float) -> None:
+    def got(self, chunk: Any, ask: float, wrapper: Any) -> None:
         """It is here."""
         stream = self.stream
         self.inside = False
         stream.last = got = clock()
         try:
             tap.kept_parked(stream, self._last, ask)
-            name, data = told(self._grammar, chunk)
+            name, data = told(self._grammar, chunk, made_up=_finished_by_itself(wrapper))
             self._steps.took(name, data, got, ask - stream.carry)
         except Exception:
             stream.unseen = True
             trouble("reading a chunk")
         self._last = got
 
-    def stopped(self) -> bool:
-        """Whether the application asked for the end of the stream, seeing a loop."""
-        if not self._steps.stop:
-            return False
+    @property
+    def stop(self) -> bool:
+        """Whether the application asks for the end of the stream, seeing a loop."""
+        return self._steps.stop
+
+    def stopped(self) -> None:
+        """It ends so."""
         decide(self.stream, cancelled("app_close"))
-        return True
 
 
 def _closing(close: Callable[..., Any]) -> Callable[..., Any]:
@@ -263,6 +269,12 @@ def _closing(close: Callable[..., Any]) -> Callable[..., Any]:
         return close(wrapped, wrapper, args, kwargs)
 
     return closed
+
+
+def _finished_by_itself(wrapper: Any) -> bool:
+    """Whether a finish reason can only be the router's: some versions make one up where the provider was cut."""
+    said = wrapper.__dict__
+    return said.get("received_finish_reason", True) is None and not said.get("intermittent_finish_reason")
 
 
 class Below:
@@ -279,6 +291,11 @@ class Below:
         return None if self._reading.inside else self._reading.stream
 
 
+def _closer(wrapper: Any, name: str) -> Callable[[], Any] | None:
+    """What closes a wrapper: older ones leave that to the stream that they read, which may have no close."""
+    return getattr(wrapper, name, None) or getattr(wrapper.completion_stream, name, None)
+
+
 def _open(wrapper: Any) -> Reading | None:
     reading = wrapper.__dict__.get("_otelstream")
     return reading if reading is not None and reading.stream.ending is None else None
@@ -289,9 +306,10 @@ def _next(wrapped: Callable[[], Any], wrapper: Any, args: Any, kwargs: Any) -> A
     if reading is None:
         return wrapped()
     stream = reading.stream
-    if reading.stopped():
+    if reading.stop and (close := _closer(wrapper, "close")) is not None:
+        reading.stopped()
         try:
-            wrapper.close()
+            close()
         finally:
             publish(stream)
         raise StopIteration
@@ -306,7 +324,7 @@ def _next(wrapped: Callable[[], Any], wrapper: Any, args: Any, kwargs: Any) -> A
         reading.inside = False
         tap.broken(stream, error)
         raise
-    reading.got(chunk, ask)
+    reading.got(chunk, ask, wrapper)
     return chunk
 
 
@@ -317,9 +335,10 @@ def _anext(wrapped: Callable[[], Awaitable[Any]], wrapper: Any, args: Any, kwarg
 
 async def _next_of(wrapped: Callable[[], Awaitable[Any]], wrapper: Any, reading: Reading) -> Any:
     stream = reading.stream
-    if reading.stopped():
+    if reading.stop and (close := _closer(wrapper, "aclose")) is not None:
+        reading.stopped()
         try:
-            await wrapper.aclose()
+            await close()
         finally:
             publish(stream)
         raise StopAsyncIteration
@@ -334,5 +353,5 @@ async def _next_of(wrapped: Callable[[], Awaitable[Any]], wrapper: Any, reading:
         reading.inside = False
         tap.broken(stream, error)
         raise
-    reading.got(chunk, ask)
+    reading.got(chunk, ask, wrapper)
     return chunk

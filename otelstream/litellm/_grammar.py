@@ -43,15 +43,18 @@ class Grammar(_chat.Grammar):
         return self._named
 
 
-def told(grammar: Grammar, chunk: Any) -> tuple[str | None, str]:
-    """The name and the data of a chunk."""
+def told(grammar: Grammar, chunk: Any, *, made_up: bool) -> tuple[str | None, str]:
+    """The name and the data of a chunk; a finish reason that is `made_up` is left out."""
     own = chunk.__dict__
     choices = own["choices"]
     if len(choices) == 1 and own.get("usage") is None and grammar.named:
         data = _piece(choices[0])
         if data is not None:
             return PIECE, data
-    return None, json.dumps(chunk.model_dump(), default=str)
+    whole = chunk.model_dump()
+    if made_up:
+        whole["choices"] = [{**choice, "finish_reason": None} for choice in whole["choices"]]
+    return None, json.dumps(whole, default=str)
 
 
 def _piece(choice: Any) -> str | None:

@@ -22,7 +22,7 @@ class Router(Provider):
 
 PROVIDER = Router(
     package="litellm",
-    supported=((1, 60), (2, 0)),
+    supported=((1, 90), (2, 0)),
     provider="openai",  # another one for each model
     clients=("Router",),
     begin=lambda *_: None,

@@ -62,6 +62,20 @@ them. `tests/google_sdk` runs their endings; what differs, and what cannot be kn
   sense (`MALFORMED_FUNCTION_CALL`) is `failed`, `provider_error`.
 - The SDK takes comments in the stream for data and raises: there are no pings.
 - An exception that the SDK raises above the body (an answer that its types refuse) looks like a close.
+
+## Streams of a router
+
+A call of `litellm` is one record, whatever SDK or HTTP client it goes through. `tests/router` runs its endings, through
+the OpenAI SDK and through a client of its own; what differs, and what cannot be known:
+
+- Chunks are the router's, made of the provider's: cadence and first token are as the application saw them
+  (`otelstream.stream.rechunked`).
+- 1.90.0 and 1.110.2 were run. In the older one an async stream that is cut ends as whole, with a finish reason that the
+  router makes up: here it is `cut_short`. That one has no `close()`: where it reads with a client of its own, nobody can.
+- What an HTTP client of the router's own was told late is known by its status alone (`500` for an `overloaded_error`),
+  and its retries below one call are not seen. The OpenAI SDK says both.
+- An answer that the application leaves without `close()` is open until the collector takes it: `abandoned`, `gc`.
+- A name that was bound before `instrument()` (`from litellm import completion`) is called past us.
 """
 
 
