@@ -21,6 +21,8 @@ from otelstream._core.process import runtime as _runtime
 from otelstream._core.process import tap
 from otelstream._core.process.closing import end
 from otelstream._core.process.runtime import Runtime
+from otelstream._core.record import facts as f
+from otelstream._core.record import intake
 from otelstream._core.record.ending import Ending, cancelled, failed
 from otelstream._core.record.objectives import Objective, Objectives
 from otelstream._core.record.stream import StreamObservation
@@ -157,6 +159,37 @@ def test_an_async_iterator_is_tapped_alike(telemetry: Telemetry, runtime: Runtim
     (span,) = telemetry.spans()
     has = dict(span.attributes or {})
     assert (has[s.OUTCOME], has[s.CHUNKS]) == ("completed", len(WORDS))
+
+
+@pytest.mark.parametrize(
+    ("fact", "kind", "visible", "calls"),
+    [
+        (f.Opened((0, 0), "text", visible=True, whole=5), "text", 5, []),
+        (f.Opened((0, 0), "thinking", whole=5), None, 0, []),
+        (f.Opened((0, 0), "other", whole=0), None, 0, []),
+        (f.WholeTool((0, 0), "fly", "c1", '{"to": "sea"}'), "tool_input", 0, [("fly", "c1", 13, "valid")]),
+    ],
+)
+def test_a_block_that_comes_in_one_piece(
+    runtime: Runtime, fact: f.Fact, kind: str | None, visible: int, calls: list[Any]
+) -> None:
+    """It is one chunk, whose gap is the wait for it, and the first token where a user sees it."""
+    stream = runtime.begin(operation="chat", provider="parrot", model="grey-1", grammar=Grammar())
+    intake.take(stream, f.Delta((0, 9), "word", "hm", "thinking"), '{"word": "hm"}', stream.started + 1)
+    stream.carry = 0.5
+
+    intake.take(stream, fact, "", stream.started + 1.5)
+
+    stream.cadence.close(1.5)
+    assert (stream.chunks, stream.carry, stream.cadence.all.longest) == (2, 0.0, 0.5)
+    assert (stream.first_token_kind, stream.visible_chars) == (kind, visible)
+    assert [(call.name, call.id, call.size, call.input) for call in stream.tool_calls] == calls
+    assert stream.active_block == fact_kind(fact)
+
+
+def fact_kind(fact: f.Fact) -> str:
+    """The kind of the block that a fact opens."""
+    return fact.kind if isinstance(fact, f.Opened) else "thinking"  # a whole tool is over at once
 
 
 def test_interleaved_calls_are_kept_apart(telemetry: Telemetry, runtime: Runtime) -> None:

@@ -71,7 +71,7 @@ the OpenAI SDK and through a client of its own; what differs, and what cannot be
 - Chunks are the router's, made of the provider's: cadence and first token are as the application saw them
   (`otelstream.stream.rechunked`).
 - 1.90.0 and 1.110.2 were run. In the older one an async stream that is cut ends as whole, with a finish reason that the
-  router makes up: here it is `cut_short`. It has no `close()`: what it reads with a client of its own, nobody can.
+  router makes up: here it is `cut_short`. It has no `close()`, and what it reads by itself nobody can close.
 - What an HTTP client of the router's own was told late is known by its status alone (`500` for an `overloaded_error`),
   and its retries below one call are not seen. The OpenAI SDK says both.
 - An answer that the application leaves without `close()` is open until the collector takes it: `abandoned`, `gc`.

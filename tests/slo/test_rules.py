@@ -205,3 +205,16 @@ def test_the_file_for_groups(tmp_path: Path) -> None:
     assert rules["groups"] != yaml.safe_load(_generate.rule_files(CONFIG)["otelstream.rules.yaml"])["groups"]
     assert "sum by (cluster, job)" in (tmp_path / "otelstream.rules.yaml").read_text(encoding="utf-8")
     assert main(["slo", "init", "-o", str(tmp_path / "other.yaml"), "--group-by", "a b"]) == 2
+
+
+def test_what_is_selected() -> None:
+    """With two labels selected, every series that a rule reads is asked for with both of them."""
+    config = replace(CONFIG, select=(("namespace", "chat"), ("team", "a")))
+    asked = {'namespace="chat"', 'team="a"'}
+    seen = set()
+    for group in _rules.groups(config):
+        for rule in group["rules"]:
+            for name, inside in re.findall(r"(\botelstream_\w+|(?<=\())\{([^}]*)\}", rule["expr"]):
+                assert asked <= {*inside.split(", ")} | {*inside.split(",")}, (name, rule)
+                seen.add(name)
+    assert len(seen) > 8
