@@ -330,6 +330,22 @@ def tool_runner(client: Any, ask: Any, tape: Tape) -> None:
         tape.read(stream, stream.close)
 
 
+def thread_stream(client: Any, ask: Any, tape: Tape) -> None:
+    thread = client.beta.messages.thread(**ask)
+    with thread.stream() as stream:
+        tape.read(stream, stream.close)
+    tape.note("thread", thread.messages, thread.previous_message_id)
+
+
+def thread_runner(client: Any, ask: Any, tape: Tape) -> None:
+    thread = client.beta.messages.thread(**ask, tools=[_tool(False)])
+    runner = thread.tool_runner(stream=True, max_iterations=2)
+    _tapes.append(tape)
+    for stream in runner:
+        tape.read(stream, stream.close)
+    tape.note("thread", thread.messages, thread.previous_message_id)
+
+
 # --- async ways -----------------------------------------------------------------------------------------------
 
 
@@ -444,6 +460,22 @@ async def atool_runner(client: Any, ask: Any, tape: Tape) -> None:
         await tape.aread(stream, stream.close)
 
 
+async def athread_stream(client: Any, ask: Any, tape: Tape) -> None:
+    thread = client.beta.messages.thread(**ask)
+    async with thread.stream() as stream:
+        await tape.aread(stream, stream.close)
+    tape.note("thread", thread.messages, thread.previous_message_id)
+
+
+async def athread_runner(client: Any, ask: Any, tape: Tape) -> None:
+    thread = client.beta.messages.thread(**ask, tools=[_tool(True)])
+    runner = thread.tool_runner(stream=True, max_iterations=2)
+    _tapes.append(tape)
+    async for stream in runner:
+        await tape.aread(stream, stream.close)
+    tape.note("thread", thread.messages, thread.previous_message_id)
+
+
 _SYNC = (
     create, create_with, create_next, create_stack, create_generator, stream_events, stream_text, final_message,
     final_text, until_done, raw_parsed, streaming_lines, streaming_bytes, streaming_whole, streaming_parsed, never_read,
@@ -454,11 +486,18 @@ _ASYNC = (
     anever_read,
 )  # fmt: skip
 RUNNER = hasattr(anthropic, "beta_tool") and hasattr(anthropic.resources.beta.messages.Messages, "tool_runner")
-SYNC: dict[str, Callable[..., None]] = {way.__name__: way for way in (*_SYNC, *((tool_runner,) if RUNNER else ()))}
-ASYNC: dict[str, Callable[..., Awaitable[None]]] = {
-    way.__name__: way for way in (*_ASYNC, *((atool_runner,) if RUNNER else ()))
+THREADS = hasattr(anthropic.resources.beta.messages.Messages, "thread")
+SYNC: dict[str, Callable[..., None]] = {
+    way.__name__: way
+    for way in (*_SYNC, *((tool_runner,) if RUNNER else ()), *((thread_stream, thread_runner) if THREADS else ()))
 }
-WHOLE = frozenset({"final_message", "final_text", "until_done", "streaming_whole", "never_read", "tool_runner"})
+ASYNC: dict[str, Callable[..., Awaitable[None]]] = {
+    way.__name__: way
+    for way in (*_ASYNC, *((atool_runner,) if RUNNER else ()), *((athread_stream, athread_runner) if THREADS else ()))
+}
+WHOLE = frozenset({
+    "final_message", "final_text", "until_done", "streaming_whole", "never_read", "tool_runner", "thread_runner",
+})  # fmt: skip
 
 
 # --- one run --------------------------------------------------------------------------------------------------

@@ -76,6 +76,7 @@ class Handle(Attached):
 
     def inert(self) -> Handle:
         """What stays with a stream whose record is out: one for all."""
+        self.watch = None  # which knows of this, a cycle
         return _INERT
 
     def whose(self, stream: StreamObservation, error: BaseException) -> Ending:

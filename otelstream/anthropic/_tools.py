@@ -13,6 +13,7 @@ from otelstream._core.tools.run import Run
 from otelstream._core.tools.spans import told_elsewhere
 from otelstream._stainless.results import carried
 from otelstream._trouble import trouble
+from otelstream.anthropic import _threads
 
 SCOPE = "com.anthropic.sdk.python"  # of the spans that the SDK makes of itself
 Wrap = Callable[[Any, str, Callable[..., Any]], None]
@@ -24,6 +25,7 @@ def attach(wrap: Wrap) -> None:
         from anthropic.lib.tools import _beta_functions as functions
     except ImportError:  # before 0.7x there are no tool helpers
         return
+    _threads.attach(wrap)
     wrap(functions.BetaFunctionTool, "call", _call)
     wrap(functions.BetaAsyncFunctionTool, "call", _acall)
     try:

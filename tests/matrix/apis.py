@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 PROMPT = "What blows?"
 MESSAGES = [{"role": "user", "content": PROMPT}]
 RUNNER = "tool_runner(stream=True)"
+THREAD = "thread().stream()"
 RAW = ("with_streaming_response, iter_lines()", "with_streaming_response, iter_bytes()")
 EVERY = (
     "create(stream=True)", "stream() by events", "until_done()", "create(), read in another task or thread",
@@ -307,7 +308,7 @@ MESSAGES_READINGS = (
     "with_streaming_response, parse()",
 )  # fmt: skip
 # Of `beta` where its classes are its own.
-BETA_READINGS = ("create(stream=True)", "stream() by events", "text_stream", "get_final_message()", RUNNER)
+BETA_READINGS = ("create(stream=True)", "stream() by events", "text_stream", "get_final_message()", RUNNER, THREAD)
 APIS = {
     api.name: api
     for api in (

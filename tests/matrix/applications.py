@@ -73,6 +73,11 @@ class Helper(Reading):
         return self.api.stream(**self.request)
 
 
+class Thread(Helper):
+    async def manager(self) -> Any:
+        return self.api.thread(**self.request).stream()
+
+
 class Text(Helper):
     async def items(self, handle: Any) -> Any:
         return handle.text_stream
@@ -325,6 +330,7 @@ READINGS: dict[str, type[Reading]] = {
     "create(stream=True)": Create,
     "stream() by events": Helper,
     "text_stream": Text,
+    "thread().stream()": Thread,
     "get_final_message()": FinalMessage,
     "get_final_text()": FinalText,
     "get_final_completion()": FinalCompletion,

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .apis import APIS, RAW, RUNNER, Api, Unlike
+from .apis import APIS, RAW, RUNNER, THREAD, Api, Unlike
 
 WHOLE = frozenset({
     "get_final_message()", "get_final_text()", "get_final_completion()", "get_final_response()", "until_done()",
 })  # fmt: skip
-HELPERS = frozenset({"stream() by events", "text_stream", RUNNER, *WHOLE})  # the SDK accumulates the message
+HELPERS = frozenset({"stream() by events", "text_stream", RUNNER, THREAD, *WHOLE})  # the SDK accumulates the message
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ import otelstream
 from otelstream.testing import Exchange, ProviderSimulator
 
 from . import applications, bedrock, expectations
-from .apis import RUNNER
+from .apis import RUNNER, THREAD
 from .cells import ENDINGS, SILENT, Ending, expected, script_of, shapes
 from .columns import HELPERS, Shape
 from .interruptions import INTERRUPTIONS, interrupt_when
@@ -243,7 +243,7 @@ def unable(shape: Shape, ending: Ending) -> str:
     api = _api(shape)
     if api is None:
         return f"this SDK has no {shape.api}"
-    helper = "tool_runner" if shape.reading == RUNNER else "stream"
+    helper = {RUNNER: "tool_runner", THREAD: "thread"}.get(shape.reading, "stream")
     if shape.reading in HELPERS and not hasattr(api, helper):
         return f"this SDK has no {helper}"
     wanted = shape.of.structured

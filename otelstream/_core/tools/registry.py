@@ -184,7 +184,7 @@ class Registry:
         candidates = self._candidates(name)
         turn = turns.current()
         mine = _of_turn(candidates, turn)
-        opened = turn is not None and not turn.implicit
+        opened = turn is not None and not turn.implicit and not turn.exchange
         for call in mine if opened and mine else [*mine, *candidates]:
             if arguments is not None and call.arguments == arguments and _take(call):
                 return call, False

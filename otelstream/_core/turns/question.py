@@ -20,8 +20,8 @@ _lock = threading.RLock()  # of what threads change in turns; a signal handler m
 class Turn:
     """One question of a user: its streams, its tool calls, and what a Stop found; of the turns inside it too."""
 
-    __slots__ = ("__weakref__", "_only", "_streams", "_whole", "entered", "id", "implicit", "inner", "outer",
-                 "outlives", "over", "route", "stopped", "unstreamed")  # fmt: skip
+    __slots__ = ("__weakref__", "_only", "_streams", "_whole", "entered", "exchange", "id", "implicit", "inner",
+                 "outer", "outlives", "over", "route", "stopped", "unstreamed")  # fmt: skip
 
     def __init__(
         self,
@@ -34,6 +34,7 @@ class Turn:
         self.id = id
         self.route = route
         self.implicit = implicit  # nobody opened it: a stream's own
+        self.exchange = False  # the SDK opened it, so that the application may do its tools' work outside of it
         self.outer = outer  # the turn it was opened in
         self.outlives = False  # another question came after a Stop of it, as on a websocket
         self.entered = 0  # blocks and requests that are inside it

@@ -120,7 +120,7 @@ class _Known:
 _known = _Known()
 _block: ContextVar[Turn | None] = ContextVar("otelstream_turn", default=None)
 _request: ContextVar[Request | None] = ContextVar("otelstream_served", default=None)
-_own: ContextVar[StreamObservation | None] = ContextVar("otelstream_own_turn", default=None)
+_own: ContextVar[StreamObservation | Turn | None] = ContextVar("otelstream_own_turn", default=None)
 
 
 def _trace_id() -> int:
@@ -143,12 +143,15 @@ def current() -> Turn | None:
 
 
 def _unopened() -> Turn | None:
+    own = _own.get()
+    turn = own.turn if isinstance(own, StreamObservation) else own
+    if isinstance(turn, Turn) and turn.exchange and turn.live:
+        return turn  # of this trace, or of none
     trace_id = _trace_id()
     known = _known.get(trace_id) if trace_id else None
     if known is not None:
         return known
-    own = _own.get()
-    return own.turn if own is not None and isinstance(own.turn, Turn) else None
+    return turn if isinstance(turn, Turn) else None
 
 
 def _newest(turn: Turn) -> float:
@@ -193,6 +196,20 @@ def open_turn(id: str, route: str | None = None) -> Turn:  # noqa: A002
     if request is not None:
         request.adopt(opened)
     return opened
+
+
+def exchange() -> Turn | None:
+    """A turn for one exchange of a conversation that the SDK keeps; None where somebody opened one around it.
+
+    One that only a trace holds together is around it: a Stop there reaches what is open.
+    """
+    request = _request.get()
+    if _block.get() is not None or (request is not None and not request.over):
+        return None
+    turn = _known.open(os.urandom(8).hex(), outer=around())
+    turn.exchange = True
+    put(_own, turn)  # where the application goes on, and may be told to stop
+    return turn
 
 
 def asked_anew() -> None:
