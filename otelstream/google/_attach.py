@@ -251,7 +251,10 @@ class Token:
 
 def observed(response: Any) -> StreamObservation | None:
     """The record of a response."""
-    token = getattr(response, "__dict__", {}).get("_otelstream")
+    try:
+        token = getattr(response, "__dict__", {}).get("_otelstream")
+    except Exception:  # a proxy that stands for nothing raises what it likes
+        return None
     return token.stream if isinstance(token, Token) else None
 
 
