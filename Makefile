@@ -203,7 +203,7 @@ fuzz: $(VENV)/ready ## a million broken streams of either SDK
 		-c tests/constraints.txt
 	@touch $@
 
-mutate: .venv-mutate/ready ## change the code of [tool.mutmut]'s modules bit by bit: which changes does no test see?
+mutate: .venv-mutate/ready ## change the code of [tool.mutmut]'s modules bit by bit: which changes does no test see? (hours; MUTANTS='names')
 	rm -rf mutants
 	.venv-mutate/bin/mutmut run $(MUTANTS)
 	.venv-mutate/bin/mutmut results
