@@ -7,6 +7,7 @@ import gc
 import logging
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import hypothesis  # noqa: F401  # before anything is frozen: it asks the collector who holds its generators
 import pytest
@@ -26,8 +27,11 @@ from opentelemetry.util._once import Once
 import otelstream
 from otelstream._core.emit import observed
 from otelstream._core.process import runtime as process
+from otelstream._core.tools.registry import declared
 from otelstream._face import instrumentor
 from otelstream.testing import ProviderSimulator
+
+_at_first: list[dict[str, Any]] = []  # tools that the modules declare as they are imported
 
 
 @pytest.fixture
@@ -63,5 +67,8 @@ def _as_a_fresh_process() -> None:
     trace._TRACER_PROVIDER, trace._TRACER_PROVIDER_SET_ONCE = None, Once()
     metrics._internal._METER_PROVIDER, metrics._internal._METER_PROVIDER_SET_ONCE = None, Once()
     observed._kept.clear()  # meters that wait for a provider wait for the same one, in a process that has only one
+    _at_first.append(dict(declared))
+    declared.clear()  # tools that a test declared: what the model calls so elsewhere is none of them
+    declared.update(_at_first[0])
     for name in ("otelstream", "anthropic"):
         logging.getLogger(name).setLevel(logging.NOTSET)

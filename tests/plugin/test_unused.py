@@ -85,5 +85,6 @@ def test_the_fixtures_and_the_marker_are_listed(tmp_path: Path) -> None:
     fixtures = suite(tmp_path, LOOKS, "--fixtures")
     markers = suite(tmp_path, LOOKS, "--markers")
 
-    assert "A local provider that every Anthropic and OpenAI client talks to" in " ".join(fixtures.split())
+    said = "A local provider that every Anthropic, OpenAI and Google Gen AI client talks to"
+    assert said in " ".join(fixtures.split())
     assert "@pytest.mark.otelstream(**settings)" in markers
