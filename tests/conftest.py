@@ -6,6 +6,8 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -31,6 +33,9 @@ from otelstream._core.tools.registry import declared
 from otelstream._face import instrumentor
 from otelstream.testing import ProviderSimulator
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+    # A shell's background job begins so, and every program that a test interrupts would.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 _at_first: list[dict[str, Any]] = []  # tools that the modules declare as they are imported
 
 

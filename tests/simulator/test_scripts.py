@@ -125,14 +125,8 @@ class TestCommand:
             "--gap",
             "0",
         ]
-
-        def heeds_interrupts() -> (
-            None
-        ):  # where these tests run in the background a child would inherit that it does not
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
-
         with (
-            subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=heeds_interrupts) as process,
+            subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process,
             contextlib.ExitStack() as at_the_end,
         ):
             at_the_end.callback(process.kill)
