@@ -218,12 +218,12 @@ class Routed(Handle):
 class Reading(Token):
     """Held by the router's wrapper of a stream: takes in each chunk that it gives."""
 
-    __slots__ = ("_grammar", "_last", "_steps", "inside")
+    __slots__ = ("_grammar", "_last", "inside", "steps")
 
     def __init__(self, stream: StreamObservation) -> None:
         super().__init__(stream)
         self._grammar: Any = stream.grammar
-        self._steps = tap.Steps(stream)
+        self.steps = tap.Steps(stream)
         self._last = 0.0
         self.inside = False  # the router is at work on the next chunk
 
@@ -231,7 +231,7 @@ class Reading(Token):
         """The application asks for the next chunk; returns when."""
         stream = self.stream
         if not self._last:
-            self._steps.begin(loop=loop)
+            self.steps.begin(loop=loop)
             self._last = clock()
         self.inside = True
         stream.waiting_since = ask = clock()
@@ -244,21 +244,12 @@ class Reading(Token):
         stream.last = got = clock()
         try:
             tap.kept_parked(stream, self._last, ask)
-            name, data = told(self._grammar, chunk, made_up=_finished_by_itself(wrapper))
-            self._steps.took(name, data, got, ask - stream.carry)
+            name, data = told(self._grammar, chunk, wrapper)
+            self.steps.took(name, data, got, ask - stream.carry)
         except Exception:
             stream.unseen = True
             trouble("reading a chunk")
         self._last = got
-
-    @property
-    def stop(self) -> bool:
-        """Whether the application asks for the end of the stream, seeing a loop."""
-        return self._steps.stop
-
-    def stopped(self) -> None:
-        """It ends so."""
-        decide(self.stream, cancelled("app_close"))
 
 
 def _closing(close: Callable[..., Any]) -> Callable[..., Any]:
@@ -269,12 +260,6 @@ def _closing(close: Callable[..., Any]) -> Callable[..., Any]:
         return close(wrapped, wrapper, args, kwargs)
 
     return closed
-
-
-def _finished_by_itself(wrapper: Any) -> bool:
-    """Whether a finish reason can only be the router's: some versions make one up where the provider was cut."""
-    said = wrapper.__dict__
-    return said.get("received_finish_reason", True) is None and not said.get("intermittent_finish_reason")
 
 
 class Below:
@@ -306,8 +291,8 @@ def _next(wrapped: Callable[[], Any], wrapper: Any, args: Any, kwargs: Any) -> A
     if reading is None:
         return wrapped()
     stream = reading.stream
-    if reading.stop and (close := _closer(wrapper, "close")) is not None:
-        reading.stopped()
+    if reading.steps.stop and (close := _closer(wrapper, "close")) is not None:
+        decide(stream, cancelled("app_close"))
         try:
             close()
         finally:
@@ -335,8 +320,8 @@ def _anext(wrapped: Callable[[], Awaitable[Any]], wrapper: Any, args: Any, kwarg
 
 async def _next_of(wrapped: Callable[[], Awaitable[Any]], wrapper: Any, reading: Reading) -> Any:
     stream = reading.stream
-    if reading.stop and (close := _closer(wrapper, "aclose")) is not None:
-        reading.stopped()
+    if reading.steps.stop and (close := _closer(wrapper, "aclose")) is not None:
+        decide(stream, cancelled("app_close"))
         try:
             await close()
         finally:

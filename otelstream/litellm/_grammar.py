@@ -43,8 +43,8 @@ class Grammar(_chat.Grammar):
         return self._named
 
 
-def told(grammar: Grammar, chunk: Any, *, made_up: bool) -> tuple[str | None, str]:
-    """The name and the data of a chunk; a finish reason that is `made_up` is left out."""
+def told(grammar: Grammar, chunk: Any, wrapper: Any) -> tuple[str | None, str]:
+    """The name and the data of a chunk that `wrapper` gives; a finish reason that is not the provider's is left out."""
     own = chunk.__dict__
     choices = own["choices"]
     if len(choices) == 1 and own.get("usage") is None and grammar.named:
@@ -52,9 +52,15 @@ def told(grammar: Grammar, chunk: Any, *, made_up: bool) -> tuple[str | None, st
         if data is not None:
             return PIECE, data
     whole = chunk.model_dump()
-    if made_up:
+    if _makes_it_up(wrapper):
         whole["choices"] = [{**choice, "finish_reason": None} for choice in whole["choices"]]
     return None, json.dumps(whole, default=str)
+
+
+def _makes_it_up(wrapper: Any) -> bool:
+    """Whether a finish reason can only be the router's: some versions say `stop` where the provider was cut."""
+    said = wrapper.__dict__
+    return said.get("received_finish_reason", True) is None and not said.get("intermittent_finish_reason")
 
 
 def _piece(choice: Any) -> str | None:

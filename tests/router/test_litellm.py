@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -117,3 +118,24 @@ def test_a_way_of_reading_and_ending(quick: dict[str, Any], road: str, way: str)
 def test_another_way(slow: dict[str, Any], road: str, way: str) -> None:
     """The same for the ways that take longer, or that differ little."""
     check(slow, road, way, SLOW[way])
+
+
+PICKLED = """
+import pickle, litellm
+import otelstream
+before = [pickle.dumps(getattr(litellm, name)) for name in ("completion", "acompletion")]
+otelstream.instrument()
+for blob, name in zip(before, ("completion", "acompletion")):
+    function = getattr(litellm, name)
+    assert pickle.loads(pickle.dumps(function)) is function, name
+    assert pickle.loads(blob) is getattr(litellm.main, name), name
+"""
+
+
+def test_its_functions_are_pickled_as_before() -> None:
+    """A wrapped function goes to another process as the function does, which a module itself cannot."""
+    quiet = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+    ran = subprocess.run(
+        [sys.executable, "-c", PICKLED], env=quiet, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert ran.returncode == 0, ran.stderr[-3000:]

@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import wrapt
@@ -53,13 +54,20 @@ class Hook(wrapt.FunctionWrapper):  # type: ignore[type-arg]
         return self.__get__(None, self._self_home)(*args, **kwargs)
 
     def __reduce_ex__(self, _: Any) -> tuple[Any, ...]:
-        return getattr, (self._self_home, self._self_word)
+        home = self._self_home
+        if isinstance(home, type):
+            return getattr, (home, self._self_word)
+        return _of_module, (home.__name__, self._self_word)
 
     def __copy__(self) -> Any:
         return self
 
     def __deepcopy__(self, _: Any) -> Any:
         return self
+
+
+def _of_module(module: str, name: str) -> Any:
+    return getattr(import_module(module), name)
 
 
 class Hooks:
