@@ -128,7 +128,7 @@ otelstream.instrument()
 for blob, name in zip(before, ("completion", "acompletion")):
     function = getattr(litellm, name)
     assert pickle.loads(pickle.dumps(function)) is function, name
-    assert pickle.loads(blob) is getattr(litellm.main, name), name
+    assert pickle.loads(blob) in (function, getattr(litellm.main, name)), name
 """
 
 
