@@ -337,3 +337,35 @@ def test_two_at_once(scene: Scene) -> None:
 
     assert len({tuple(texts) for texts in asyncio.run(main())}) == 1
     assert [(view.outcome, view.chunks) for view in scene.recorder.streams] == [("completed", 4)] * 3
+
+
+@pytest.mark.parametrize("way", ["sync", "async"])
+def test_a_loop_is_stopped(sim: ProviderSimulator, way: str) -> None:
+    """`on_repetition` that returns True closes the connection before the next read; the application's loop just ends."""
+    sim.play(Script("answer").text("I am sorry, I cannot say that. Ask me again. " * 200, chunk=16))
+    options: Any = {"base_url": sim.base_url, "httpx_async_client": shapes.httpx.AsyncClient()}
+    client = genai.Client(api_key="unused", http_options=options)
+
+    @otelstream.on_repetition
+    def stop_it(_: Any) -> bool:
+        return True
+
+    async def areads() -> tuple[int, Any]:
+        stream = await client.aio.models.generate_content_stream(**ASK)
+        chunks = [chunk async for chunk in stream]
+        return len(chunks), await asyncio.to_thread(sim.wait_for, left)
+
+    def left(log: list[Any]) -> Any:
+        return next((each for each in log if each.closed_at is not None), None)
+
+    with Recorder() as recorder:
+        if way == "async":
+            chunks, exchange = asyncio.run(areads())
+        else:
+            chunks = len(list(client.models.generate_content_stream(**ASK)))
+            exchange = sim.wait_for(left)
+        (view,) = recorder.wait_for(1)
+
+    assert 10 < chunks < 560
+    assert exchange.closed_by == "peer"
+    assert (view.outcome, view.fault, view.trigger) == ("cancelled", "repetition", "app_close")
