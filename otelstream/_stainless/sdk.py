@@ -12,6 +12,7 @@ from opentelemetry import trace
 from opentelemetry.util.types import AttributeValue
 
 from otelstream import _semconv as s
+from otelstream._core.process import drops
 from otelstream._core.process.drops import dropped
 from otelstream._core.process.provider import Beside
 from otelstream._core.process.tap import Attached
@@ -94,27 +95,18 @@ class Handle(Attached):
 _INERT = Handle(None, {})  # type: ignore[arg-type]
 
 
-class Token:
+class Token(drops.Token):
     """Held by an SDK stream and its copies: the record ends with the last of them."""
 
-    __slots__ = ("__weakref__", "response", "stream")
+    __slots__ = ("response",)
 
     def __init__(self, stream: StreamObservation, response: Any = None) -> None:
-        self.stream = stream
+        super().__init__(stream)
         self.response = response  # a raw one, which may go on to be read as it is
 
-    def __reduce__(self) -> tuple[type[None], tuple[()]]:
-        return type(None), ()  # whether a stream can be pickled is the SDK's affair
-
-    def __del__(self) -> None:
-        try:
-            if self.response is not None and raw.unparsed(self.response):
-                return
-            # Not only an undecided one: Ctrl-C may have kept a decided one from being published.
-            if self.stream.once and not self.stream.attached.raw:
-                dropped(self.stream)
-        except Exception:
-            return  # at interpreter exit anything may be gone
+    def left(self) -> bool:
+        """Not where the body can be read past the SDK's parser."""
+        return not (self.response is not None and raw.unparsed(self.response)) and not self.stream.attached.raw
 
 
 def request_attributes(client: Any, body: Mapping[str, Any]) -> dict[str, AttributeValue]:

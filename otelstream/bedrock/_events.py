@@ -11,7 +11,7 @@ from typing import Any
 
 from otelstream._core.process import nesting
 from otelstream._core.process.closing import decide, publish
-from otelstream._core.process.drops import dropped
+from otelstream._core.process.drops import Token, dropped
 from otelstream._core.process.tap import Attached, aread, read
 from otelstream._core.record.batch import NO_DATA
 from otelstream._core.record.ending import Ending, by_departure
@@ -44,25 +44,6 @@ class Handle(Attached):
 
 
 _INERT = Handle()
-
-
-class Token:
-    """Held by an event stream: the record ends with that."""
-
-    __slots__ = ("stream",)
-
-    def __init__(self, stream: StreamObservation) -> None:
-        self.stream = stream
-
-    def __reduce__(self) -> tuple[type[None], tuple[()]]:
-        return type(None), ()
-
-    def __del__(self) -> None:
-        try:
-            if self.stream.once:
-                dropped(self.stream)
-        except Exception:
-            return  # at interpreter exit anything may be gone
 
 
 def _opened(event_stream: Any) -> StreamObservation | None:

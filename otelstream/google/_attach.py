@@ -21,7 +21,7 @@ from opentelemetry.util.types import AttributeValue
 from otelstream._core.emit.span import call_span, model_span, take
 from otelstream._core.process import hooks, nesting, suppression
 from otelstream._core.process.closing import end
-from otelstream._core.process.drops import dropped
+from otelstream._core.process.drops import Token
 from otelstream._core.process.tap import aaround, around
 from otelstream._core.process.whole import Unstreamed
 from otelstream._core.record.stream import StreamObservation
@@ -228,25 +228,6 @@ def _returned(stream: StreamObservation | None, asked: Unstreamed | None, respon
     except Exception:
         trouble("taking in a response")
     return response
-
-
-class Token:
-    """Held by a response of the SDK's. A copy of that is another one, and nobody's; one never read is a drop."""
-
-    __slots__ = ("stream",)
-
-    def __init__(self, stream: StreamObservation) -> None:
-        self.stream = stream
-
-    def __reduce__(self) -> tuple[type[None], tuple[()]]:
-        return type(None), ()
-
-    def __del__(self) -> None:
-        try:
-            if self.stream.once:
-                dropped(self.stream)
-        except Exception:
-            return  # at interpreter exit anything may be gone
 
 
 def observed(response: Any) -> StreamObservation | None:

@@ -341,7 +341,7 @@ def test_two_at_once(scene: Scene) -> None:
 
 @pytest.mark.parametrize("way", ["sync", "async"])
 def test_a_loop_is_stopped(sim: ProviderSimulator, way: str) -> None:
-    """`on_repetition` that returns True closes the connection before the next read; the application's loop just ends."""
+    """`on_repetition` that returns True closes the connection; the application's loop just ends."""
     sim.play(Script("answer").text("I am sorry, I cannot say that. Ask me again. " * 200, chunk=16))
     options: Any = {"base_url": sim.base_url, "httpx_async_client": shapes.httpx.AsyncClient()}
     client = genai.Client(api_key="unused", http_options=options)

@@ -44,6 +44,30 @@ def _decide(stream: StreamObservation, then: Callable[[], object] | None) -> Non
         trouble("ending a dropped stream")
 
 
+class Token:
+    """Held by an SDK's object: the record of its stream ends with the last that holds it."""
+
+    __slots__ = ("__weakref__", "stream")
+
+    def __init__(self, stream: StreamObservation) -> None:
+        self.stream = stream
+
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        return type(None), ()  # whether a stream can be pickled is the SDK's affair
+
+    def __del__(self) -> None:
+        try:
+            # Not only an undecided one: Ctrl-C may have kept a decided one from being published.
+            if self.stream.once and self.left():
+                dropped(self.stream)
+        except Exception:
+            return  # at interpreter exit anything may be gone
+
+    def left(self) -> bool:
+        """Whether nobody else can go on with what the stream was read from."""
+        return True
+
+
 def _on_collection(phase: str, _: dict[str, int]) -> None:
     while phase == "stop" and _dropped:
         _decide(*_dropped.popleft())
