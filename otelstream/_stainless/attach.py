@@ -11,13 +11,10 @@ from importlib import import_module
 from inspect import iscoroutinefunction
 from typing import Any
 
-from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.trace import Span
 
-from otelstream._core.emit.span import call_span, model_span, take
 from otelstream._core.process import hooks, nesting, suppression
 from otelstream._core.process.closing import end
-from otelstream._core.process.runtime import Runtime
 from otelstream._core.process.tap import aread, read
 from otelstream._core.record.stream import StreamObservation
 from otelstream._core.turns.variable import current
@@ -87,9 +84,8 @@ class Patches(hooks.Patches):
             call = self.sdk.begin(client, args[0] if args else kwargs.get("cast_to"), body)
             if call is None:
                 return None
-            suppressed = not is_instrumentation_enabled()
-            span = self._foreign_span(runtime, suppressed)
-            if suppressed and not suppression.observes(runtime, span, past=past):
+            beside = suppression.around(runtime, theirs=self._is_theirs, past=past)
+            if beside is None:
                 return None
             stream = runtime.begin(
                 operation=call.operation,
@@ -100,21 +96,16 @@ class Patches(hooks.Patches):
                 output_tools=call.output_tools,
             )
             stream.attached = Handle(self.sdk, request_attributes(client, body))
-            stream.suppressed, stream.foreign = suppressed, span is not None
-            if span is not None or not hasattr(type(client), "_request"):
-                runtime.attach_span(stream, stream.attached.call_attributes, span)
+            stream.suppressed, stream.foreign = beside.suppressed, beside.span is not None
+            if beside.span is not None or not hasattr(type(client), "_request"):
+                runtime.attach_span(stream, stream.attached.call_attributes, beside.span)
             return stream
         except Exception:
             trouble("starting a stream")
             return None
 
-    def _foreign_span(self, runtime: Runtime, suppressed: bool) -> Span | None:
-        """The call span that another instrumentation has opened around this request, taken for its stream."""
-        if runtime.settings.spans == "off" and not suppressed:
-            return None
-        span = model_span() if suppressed else call_span()
-        ours = span is not None and not native.is_native(span, self.sdk.native_scope) and take(span)
-        return span if ours else None
+    def _is_theirs(self, span: Span) -> bool:
+        return not native.is_native(span, self.sdk.native_scope)
 
     def _request(self, wrapped: Any, client: Any, args: Any, kwargs: Any) -> Any:
         stream = self._begin(client, args, kwargs, isinstance(wrapped, partial))

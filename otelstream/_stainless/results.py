@@ -11,6 +11,15 @@ from otelstream._core.tools.registry import registry
 from otelstream._trouble import trouble
 
 
+def ran(found: Iterable[tuple[str, bool]]) -> None:
+    """These calls have run: the id of each, and whether it failed."""
+    now = clock()
+    for id_, failed in found:
+        call = registry.by_id(id_)
+        if call is not None and registry.dispatched(call, "tool_result", now):
+            registry.finished(call, "failed" if failed else "committed", now)
+
+
 def carried(found: Callable[[Mapping[str, Any]], Iterable[tuple[str, bool]]]) -> Callable[[Any], None]:
     """What is to hear of every request: `found` gives the ids of the calls in a body, and whether each failed."""
 
@@ -22,11 +31,7 @@ def carried(found: Callable[[Mapping[str, Any]], Iterable[tuple[str, bool]]]) ->
             body = getattr(options, "json_data", None)
             if not isinstance(body, Mapping):
                 return
-            now = clock()
-            for id_, failed in found(body):
-                call = registry.by_id(id_)
-                if call is not None and registry.dispatched(call, "tool_result", now):
-                    registry.finished(call, "failed" if failed else "committed", now)
+            ran(found(body))
         except Exception:
             trouble("reading tool results")
 

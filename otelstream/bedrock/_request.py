@@ -5,19 +5,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
-from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.util.types import AttributeValue
 
-from otelstream import _semconv as s
-from otelstream._core.emit.span import call_span, model_span, take
 from otelstream._core.process import suppression
 from otelstream._core.process.closing import end
 from otelstream._core.process.runtime import Runtime
 from otelstream._core.record.stream import StreamObservation, clock
 from otelstream._core.tools.registry import registry
+from otelstream._stainless import results
+from otelstream._stainless.sdk import request_attributes
 from otelstream._trouble import trouble
 from otelstream.anthropic import _tools as anthropic
 from otelstream.bedrock import _converse, _faults, _invoke
@@ -48,10 +48,9 @@ class Asked:
         return self.stream
 
     def _begun(self) -> StreamObservation | None:
-        runtime, suppressed = self.runtime, not is_instrumentation_enabled()
-        span = model_span() if suppressed else call_span() if runtime.settings.spans != "off" else None
-        span = span if span is not None and take(span) else None
-        if suppressed and not suppression.observes(runtime, span):
+        runtime = self.runtime
+        beside = suppression.around(runtime)
+        if beside is None:
             return None
         invoked = self.operation == INVOKE
         stream = runtime.begin(
@@ -65,8 +64,8 @@ class Asked:
         earlier = stream.started - self.at
         stream.started, stream.started_ns = self.at, stream.started_ns - int(earlier * 1e9)
         stream.attached = Handle()
-        stream.suppressed, stream.foreign = suppressed, span is not None
-        runtime.attach_span(stream, _attributes(self.client, self.params), span)
+        stream.suppressed, stream.foreign = beside.suppressed, beside.span is not None
+        runtime.attach_span(stream, _attributes(self.client, self.params), beside.span)
         return stream
 
     def returned(self, result: Any) -> Any:
@@ -107,13 +106,9 @@ def _body(params: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def ran(params: Mapping[str, Any]) -> None:
     """Hear of the tools whose results the request carries."""
-    if registry.idle:
-        return
-    body, now = _body(params), clock()
-    for id_, failed in (*_converse.results(body), *anthropic._found(body)):
-        call = registry.by_id(id_)
-        if call is not None and registry.dispatched(call, "tool_result", now):
-            registry.finished(call, "failed" if failed else "committed", now)
+    if not registry.idle:
+        body = _body(params)
+        results.ran((*_converse.results(body), *anthropic._found(body)))
 
 
 def forced(params: Mapping[str, Any]) -> frozenset[str]:
@@ -135,17 +130,7 @@ def _attributes(client: Any, params: Mapping[str, Any]) -> dict[str, AttributeVa
     """The conventions' request attributes, for samplers to see at creation."""
     settings = params.get("inferenceConfig")
     settings = settings if isinstance(settings, Mapping) else {}
-    wanted = {
-        s.REQUEST_MAX_TOKENS: settings.get("maxTokens"),
-        s.REQUEST_TEMPERATURE: settings.get("temperature"),
-        s.REQUEST_TOP_P: settings.get("topP"),
-    }
-    found: dict[str, AttributeValue] = {
-        name: value for name, value in wanted.items() if isinstance(value, (int, float)) and not isinstance(value, bool)
-    }
-    found[s.REQUEST_STREAM] = True
+    wishes = {"max_tokens": settings.get("maxTokens"), "temperature": settings.get("temperature")}
     url = urlsplit(str(client.meta.endpoint_url))
-    if url.hostname:
-        found[s.SERVER_ADDRESS] = url.hostname
-        found[s.SERVER_PORT] = url.port or (80 if url.scheme == "http" else 443)
-    return found
+    base = SimpleNamespace(host=url.hostname, port=url.port, scheme=url.scheme)
+    return request_attributes(SimpleNamespace(base_url=base), {**wishes, "top_p": settings.get("topP")})

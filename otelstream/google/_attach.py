@@ -18,7 +18,6 @@ from urllib.parse import urlsplit
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.util.types import AttributeValue
 
-from otelstream._core.emit.span import call_span, model_span, take
 from otelstream._core.process import hooks, nesting, suppression
 from otelstream._core.process.closing import end
 from otelstream._core.process.drops import Token
@@ -69,12 +68,8 @@ class Patches(hooks.Patches):
             model, method = _asked(request.url)
             if method != STREAMED or nesting.routed():
                 return None
-            suppressed = not is_instrumentation_enabled()
-            span = None
-            if runtime.settings.spans != "off" or suppressed:
-                found = model_span() if suppressed else call_span()
-                span = found if found is not None and take(found) else None
-            if suppressed and not suppression.observes(runtime, span):
+            beside = suppression.around(runtime)
+            if beside is None:
                 return None
             config = body.get("generationConfig")
             config = config if isinstance(config, Mapping) else {}
@@ -88,8 +83,8 @@ class Patches(hooks.Patches):
                 choices=choices,
             )
             stream.attached, stream.drop = Handle(), "at_once"
-            stream.suppressed, stream.foreign = suppressed, span is not None
-            runtime.attach_span(stream, _attributes(request.url, config), span)
+            stream.suppressed, stream.foreign = beside.suppressed, beside.span is not None
+            runtime.attach_span(stream, _attributes(request.url, config), beside.span)
             return stream
         except Exception:
             trouble("starting a stream")

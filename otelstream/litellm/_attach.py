@@ -10,9 +10,6 @@ from sys import modules
 from types import SimpleNamespace
 from typing import Any
 
-from opentelemetry.instrumentation.utils import is_instrumentation_enabled
-
-from otelstream._core.emit.span import call_span, model_span, take
 from otelstream._core.process import hooks, nesting, suppression, tap
 from otelstream._core.process.closing import decide, end, publish
 from otelstream._core.record.ending import CUT_SHORT, Ending, cancelled, failed, identity
@@ -77,12 +74,8 @@ class Patches(hooks.Patches):
             _tools.request(SimpleNamespace(json_data=body))
             if not body.get("stream") or nesting.routed():
                 return None
-            suppressed = not is_instrumentation_enabled()
-            span = None
-            if runtime.settings.spans != "off" or suppressed:
-                found = model_span() if suppressed else call_span()
-                span = found if found is not None and take(found) else None
-            if suppressed and not suppression.observes(runtime, span):
+            beside = suppression.around(runtime)
+            if beside is None:
                 return None
             model, provider = _asked(body)
             stream = runtime.begin(
@@ -95,8 +88,8 @@ class Patches(hooks.Patches):
             )
             stream.rechunked = True
             stream.attached = Routed(self.sdk, request_attributes(None, body))
-            stream.suppressed, stream.foreign = suppressed, span is not None
-            runtime.attach_span(stream, stream.attached.call_attributes, span)
+            stream.suppressed, stream.foreign = beside.suppressed, beside.span is not None
+            runtime.attach_span(stream, stream.attached.call_attributes, beside.span)
             return stream
         except Exception:
             trouble("starting a stream")
