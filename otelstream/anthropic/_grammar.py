@@ -9,6 +9,7 @@ from typing import Any
 
 from otelstream import _semconv as s
 from otelstream._core.record import facts as f
+from otelstream._core.record import given
 from otelstream._core.record.ending import Ending
 from otelstream._core.record.grammar import UNKNOWN
 from otelstream._core.record.text import printable
@@ -65,7 +66,7 @@ class Grammar:
         if name == "ping":
             yield f.Ping()
         elif data and (name in _EVENTS or name in _UNNAMED):
-            event = _object(json.loads(data))
+            event = given.obj(json.loads(data))
             kind = event.get("type", name)
             if kind in ("message_start", "message_delta"):
                 yield from self._usage(event, kind)
@@ -78,10 +79,10 @@ class Grammar:
 
         Output tokens are a placeholder before `message_delta`.
         """
-        said = _object((_object(event.get("message")) if kind == "message_start" else event).get("usage"))
+        said = given.obj((given.obj(event.get("message")) if kind == "message_start" else event).get("usage"))
         for name in ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens", "output_tokens"):
-            value = said.get(name)
-            if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 53:
+            value = given.count(said.get(name))
+            if value is not None:
                 self.used[name] = value
         read, write = self.used.get("cache_read_input_tokens"), self.used.get("cache_creation_input_tokens")
         fresh, output = self.used.get("input_tokens"), self.used.get("output_tokens")
@@ -112,31 +113,31 @@ def _delta(event: dict[str, Any]) -> Iterator[f.Fact]:
 
 
 def _message_start(event: dict[str, Any]) -> Iterator[f.Fact]:
-    message = _object(event.get("message"))
+    message = given.obj(event.get("message"))
     yield f.Restarted()  # a fallback splices a second message in
-    yield f.Identity(_word(message.get("id")), _word(message.get("model")))
+    yield f.Identity(given.word(message.get("id")), given.word(message.get("model")))
 
 
 def _message_delta(event: dict[str, Any]) -> Iterator[f.Fact]:
-    reason = _object(event.get("delta")).get("stop_reason")
+    reason = given.obj(event.get("delta")).get("stop_reason")
     if isinstance(reason, str):
         yield f.Finish(0, _REASONS.get(reason, printable(reason)), reason)
 
 
 def _block_start(event: dict[str, Any]) -> Iterator[f.Fact]:
-    block = _object(event.get("content_block"))
+    block = given.obj(event.get("content_block"))
     key, kind = _key(event), str(block.get("type"))
     server_tool = kind in ("server_tool_use", "mcp_tool_use")
     if kind.endswith("tool_use"):
         tool = None if server_tool else (str(block.get("name")), str(block.get("id") or ""))
         yield f.Opened(key, "tool_input", tool=tool, server_tool=server_tool)
     elif kind in ("text", "thinking"):
-        whole = _word(block.get(kind))
+        whole = given.word(block.get(kind))
         block_kind: s.BlockKind = "text" if kind == "text" else "thinking"
         yield f.Opened(key, block_kind, visible=kind == "text", whole=None if whole is None else len(whole))
     else:
         if kind == "fallback":
-            yield f.Identity(None, _word(_object(block.get("to")).get("model")))
+            yield f.Identity(None, given.word(given.obj(block.get("to")).get("model")))
         block_kind = "thinking" if kind == "redacted_thinking" else "other"
         yield f.Opened(key, block_kind, whole=None if kind in ("compaction", "fallback") else 0)
 
@@ -150,7 +151,7 @@ def _message_stop(_: dict[str, Any]) -> Iterator[f.Fact]:
 
 
 def _error(event: dict[str, Any]) -> Iterator[f.Fact]:
-    yield f.Failed(_word(_object(event.get("error")).get("type")) or "api_error")
+    yield f.Failed(given.word(given.obj(event.get("error")).get("type")) or "api_error")
 
 
 def whole(answer: Any) -> Whole | None:
@@ -180,12 +181,3 @@ _TELL: dict[str, Callable[[dict[str, Any]], Iterator[f.Fact]]] = {
 def _key(event: dict[str, Any]) -> f.Key:
     index = event.get("index")
     return 0, index if isinstance(index, (int, str)) else None
-
-
-def _object(value: Any) -> dict[str, Any]:
-    """A JSON object, empty where the provider sent something else: the SDK takes that too."""
-    return value if isinstance(value, dict) else {}
-
-
-def _word(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None

@@ -9,6 +9,7 @@ from typing import Any
 
 from otelstream import _semconv as s
 from otelstream._core.record import facts as f
+from otelstream._core.record import given
 from otelstream._core.record.grammar import UNKNOWN, NoTerminal
 from otelstream._core.record.text import printable
 from otelstream._core.record.whole import Asked, Whole, part, parts
@@ -61,7 +62,7 @@ def said(name: str | None, event: Any) -> Iterator[f.Fact]:
         if delta is not None:
             yield delta
     elif name == "contentBlockStart":
-        yield from _start(key, _object(event.get("start")))
+        yield from _start(key, given.obj(event.get("start")))
     elif name == "contentBlockStop":
         yield f.Closed(key)
     elif name == "messageStop":
@@ -69,21 +70,21 @@ def said(name: str | None, event: Any) -> Iterator[f.Fact]:
         if isinstance(reason, str):
             yield f.Finish(0, _REASONS.get(reason, printable(reason)), reason)
     elif name == "metadata":
-        yield f.Usage(_usage(_object(event.get("usage"))))
+        yield f.Usage(_usage(given.obj(event.get("usage"))))
         yield f.Terminal()
 
 
 def piece(event: dict[str, Any]) -> f.Delta | None:
     """The generated text of a delta. Only tools announce their blocks."""
-    key, delta = _key(event), _object(event.get("delta"))
-    reasoning = _object(delta.get("reasoningContent"))
+    key, delta = _key(event), given.obj(event.get("delta"))
+    reasoning = given.obj(delta.get("reasoningContent"))
     if isinstance(delta.get("text"), str) and delta["text"]:
         return f.Delta(key, "text", delta["text"], "text", visible=True)
     if isinstance(reasoning.get("text"), str) and reasoning["text"]:
         return f.Delta(key, "text", reasoning["text"], "thinking")
     if reasoning.get("redactedContent"):
         return f.Delta(key, "redactedContent", "", "thinking")  # one chunk, of no text
-    text = _object(delta.get("toolUse")).get("input")
+    text = given.obj(delta.get("toolUse")).get("input")
     return f.Delta(key, "input", text) if isinstance(text, str) and text else None
 
 
@@ -102,7 +103,7 @@ def _usage(usage: dict[str, Any]) -> dict[str, int]:
 
     def count(*names: str) -> int | None:
         found = (usage.get(name) for name in names)
-        return next((n for n in found if isinstance(n, int) and not isinstance(n, bool) and 0 <= n < 1 << 53), None)
+        return next((n for n in found if given.count(n) is not None), None)
 
     read = count("cacheReadInputTokens", "cacheReadInputTokenCount")
     written = count("cacheWriteInputTokens", "cacheWriteInputTokenCount")
@@ -146,7 +147,3 @@ def results(request: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
 def _key(event: dict[str, Any]) -> f.Key:
     index = event.get("contentBlockIndex")
     return 0, index if isinstance(index, int) else 0
-
-
-def _object(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}

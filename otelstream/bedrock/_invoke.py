@@ -13,6 +13,7 @@ from typing import Any
 
 from otelstream import _semconv as s
 from otelstream._core.record import facts as f
+from otelstream._core.record import given
 from otelstream._core.record.ending import Ending
 from otelstream._core.record.grammar import BY_SHAPE, UNKNOWN, NoTerminal, Shape
 from otelstream._core.record.text import printable
@@ -148,4 +149,4 @@ def _unknown(_: dict[str, Any], __: str) -> Iterator[f.Fact]:
 def _counted(counts: dict[str, Any]) -> dict[str, int]:
     names = {"inputTokenCount": s.INPUT_TOKENS, "outputTokenCount": s.OUTPUT_TOKENS}
     found = {attribute: counts.get(name) for name, attribute in names.items()}
-    return {name: n for name, n in found.items() if isinstance(n, int) and not isinstance(n, bool) and 0 <= n < 1 << 53}
+    return given.counts(found)

@@ -9,6 +9,7 @@ from typing import Any
 
 from otelstream import _semconv as s
 from otelstream._core.record import facts as f
+from otelstream._core.record import given
 from otelstream._core.record.grammar import BY_SHAPE, UNKNOWN, NoTerminal, Shape
 from otelstream._core.record.text import printable
 
@@ -76,7 +77,7 @@ class Grammar(NoTerminal):
 
     def piece(self, data: str) -> f.Delta | None:
         candidate = json.loads(data)["candidates"][0]
-        return _text(_index(candidate), candidate["content"]["parts"][0])
+        return _text(given.index(candidate), candidate["content"]["parts"][0])
 
     def structural(self, name: str | None, data: str) -> Iterator[f.Fact]:
         chunk = json.loads(data)
@@ -84,20 +85,20 @@ class Grammar(NoTerminal):
             return
         if not self._named and (chunk.get("responseId") or chunk.get("modelVersion")):
             self._named = True
-            yield f.Identity(_word(chunk.get("responseId")), _word(chunk.get("modelVersion")))
+            yield f.Identity(given.word(chunk.get("responseId")), given.word(chunk.get("modelVersion")))
         finished = broken = None
-        for candidate in _objects(chunk.get("candidates")):
-            index = _index(candidate)
-            for part in _objects(_object(candidate.get("content")).get("parts")):
+        for candidate in given.objs(chunk.get("candidates")):
+            index = given.index(candidate)
+            for part in given.objs(given.obj(candidate.get("content")).get("parts")):
                 yield from self._part(index, part)
-            finished = _word(candidate.get("finishReason")) or finished
+            finished = given.word(candidate.get("finishReason")) or finished
             if finished and finished in _BROKEN:
                 broken = finished
-        for candidate in _objects(chunk.get("candidates")):
-            reason = _word(candidate.get("finishReason"))
+        for candidate in given.objs(chunk.get("candidates")):
+            reason = given.word(candidate.get("finishReason"))
             if reason:
-                yield from self._finish(_index(candidate), reason)
-        blocked = _word(_object(chunk.get("promptFeedback")).get("blockReason"))
+                yield from self._finish(given.index(candidate), reason)
+        blocked = given.word(given.obj(chunk.get("promptFeedback")).get("blockReason"))
         for index in range(self._candidates if blocked else 0):
             yield f.Finish(index, "content_filter", blocked or "")
         usage = chunk.get("usageMetadata")
@@ -147,7 +148,7 @@ class Grammar(NoTerminal):
             pieces = self._open[index] = _Arguments(key)
         if pieces is None:
             return
-        for argument in _objects(call.get("partialArgs")):
+        for argument in given.objs(call.get("partialArgs")):
             text = pieces.add(argument)
             if text:
                 yield f.Delta(pieces.key, "stringValue", text)
@@ -218,11 +219,7 @@ def usage_of(usage: dict[str, Any], *, final: bool) -> dict[str, int]:
     if final:
         counts[s.OUTPUT_TOKENS] = usage.get("candidatesTokenCount")
         counts[s.REASONING_TOKENS] = usage.get("thoughtsTokenCount")
-    known = {
-        name: value
-        for name, value in counts.items()
-        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 53
-    }
+    known = given.counts(counts)
     if s.REASONING_TOKENS in known:  # which are part of the output, as others count it
         known[s.OUTPUT_TOKENS] = known.get(s.OUTPUT_TOKENS, 0) + known[s.REASONING_TOKENS]
     return known
@@ -230,23 +227,6 @@ def usage_of(usage: dict[str, Any], *, final: bool) -> dict[str, int]:
 
 def error_of(error: Any) -> str:
     """The API's word for an error: its status, else its code."""
-    known = _object(error)
+    known = given.obj(error)
     word = known.get("status") or known.get("code")
     return printable(str(word)) if isinstance(word, (str, int)) and word else "api_error"
-
-
-def _index(candidate: dict[str, Any]) -> int:
-    index = candidate.get("index")
-    return index if isinstance(index, int) else 0
-
-
-def _object(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _objects(value: Any) -> Iterator[dict[str, Any]]:
-    return (each for each in value if isinstance(each, dict)) if isinstance(value, list) else iter(())
-
-
-def _word(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None

@@ -9,6 +9,7 @@ from typing import Any
 
 from otelstream import _semconv as s
 from otelstream._core.record import facts as f
+from otelstream._core.record import given
 from otelstream._core.record.grammar import BY_SHAPE, UNKNOWN, NoTerminal, Shape
 from otelstream._core.record.text import printable
 
@@ -74,10 +75,10 @@ class Grammar(NoTerminal):
             return
         if not self._named and chunk.get("id"):
             self._named = True
-            yield f.Identity(_word(chunk.get("id")), _word(chunk.get("model")))
-        for choice in _objects(chunk.get("choices")):
+            yield f.Identity(given.word(chunk.get("id")), given.word(chunk.get("model")))
+        for choice in given.objs(chunk.get("choices")):
             yield from self._choice(choice)
-        usage = chunk.get("usage") or _object(chunk.get("x_groq")).get("usage")
+        usage = chunk.get("usage") or given.obj(chunk.get("x_groq")).get("usage")
         if isinstance(usage, dict):
             yield f.Usage(usage_of(usage, "prompt_tokens", "completion_tokens"))
         error = chunk.get("error")
@@ -85,7 +86,7 @@ class Grammar(NoTerminal):
             yield f.Failed(error_of(error or chunk))
 
     def _choice(self, choice: dict[str, Any]) -> Iterator[f.Fact]:
-        index = _index(choice)
+        index = given.index(choice)
         for delta in _texts(choice):
             if delta.field == "refusal":
                 yield f.Refusal()
@@ -113,7 +114,7 @@ class Grammar(NoTerminal):
 
 
 def _texts(choice: dict[str, Any]) -> Iterator[f.Delta]:
-    index, delta = _index(choice), choice.get("delta")
+    index, delta = given.index(choice), choice.get("delta")
     if not isinstance(delta, dict):  # a legacy completion
         text = choice.get("text")
         if isinstance(text, str) and text:
@@ -132,19 +133,19 @@ def _texts(choice: dict[str, Any]) -> Iterator[f.Delta]:
 
 def _parts(index: int, parts: list[Any]) -> Iterator[f.Delta]:
     """The content of a delta as a list of parts: text, and thinking that has parts of its own."""
-    for part in _objects(parts):
+    for part in given.objs(parts):
         if isinstance(part.get("text"), str) and part["text"]:
             yield f.Delta((index, "content"), "text", part["text"], "text", visible=True)
-        for inner in _objects(part.get("thinking")):
+        for inner in given.objs(part.get("thinking")):
             if isinstance(inner.get("text"), str) and inner["text"]:
                 yield f.Delta((index, "thinking"), "text", inner["text"], "thinking")
 
 
 def _tool_parts(choice: dict[str, Any]) -> Iterator[tuple[f.Key, dict[str, Any], dict[str, Any]]]:
-    index, delta = _index(choice), _object(choice.get("delta"))
-    for place, part in enumerate(_objects(delta.get("tool_calls"))):
+    index, delta = given.index(choice), given.obj(choice.get("delta"))
+    for place, part in enumerate(given.objs(delta.get("tool_calls"))):
         at = part.get("index")
-        yield (index, at if isinstance(at, int) else place), part, _object(part.get("function"))
+        yield (index, at if isinstance(at, int) else place), part, given.obj(part.get("function"))
     if isinstance(delta.get("function_call"), dict):
         yield (index, "function_call"), {}, delta["function_call"]
 
@@ -165,41 +166,20 @@ def _arguments(choice: dict[str, Any]) -> Iterator[f.Delta]:
 
 def usage_of(usage: dict[str, Any], input_name: str, output_name: str) -> dict[str, int]:
     """Token counts as the conventions name them; cached ones are part of the input here, reasoning of the output."""
-    read = _object(usage.get(f"{input_name}_details"))
-    written = _object(usage.get(f"{output_name}_details"))
+    read = given.obj(usage.get(f"{input_name}_details"))
+    written = given.obj(usage.get(f"{output_name}_details"))
     counts = {
         s.INPUT_TOKENS: usage.get(input_name),
         s.OUTPUT_TOKENS: usage.get(output_name),
         s.CACHE_READ_TOKENS: read.get("cached_tokens"),
         s.REASONING_TOKENS: written.get("reasoning_tokens"),
     }
-    return {
-        name: value
-        for name, value in counts.items()
-        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 53
-    }
+    return given.counts(counts)
 
 
 def error_of(error: Any) -> str:
     """The API's word for an error: its type, else its code."""
-    known = _object(error)
+    known = given.obj(error)
     kind = known.get("type")
     word = kind if kind != "error" and kind else known.get("code")  # an event of that type has its word beside
     return printable(str(word)) if isinstance(word, (str, int)) and word else "api_error"
-
-
-def _index(choice: dict[str, Any]) -> int:
-    index = choice.get("index")
-    return index if isinstance(index, int) else 0
-
-
-def _object(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _objects(value: Any) -> Iterator[dict[str, Any]]:
-    return (each for each in value if isinstance(each, dict)) if isinstance(value, list) else iter(())
-
-
-def _word(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None

@@ -9,6 +9,7 @@ from typing import Any
 
 from otelstream import _semconv as s
 from otelstream._core.record import facts as f
+from otelstream._core.record import given
 from otelstream._core.record.ending import Ending
 from otelstream._core.record.grammar import BY_SHAPE, UNKNOWN, Shape
 from otelstream._core.record.text import printable
@@ -120,7 +121,7 @@ class Grammar:
     def _response(self, response: dict[str, Any], kind: str) -> Iterator[f.Fact]:
         if not self._named and response.get("id"):
             self._named = True
-            yield f.Identity(_word(response.get("id")), _word(response.get("model")))
+            yield f.Identity(given.word(response.get("id")), given.word(response.get("model")))
         usage = response.get("usage")
         if isinstance(usage, dict):
             yield f.Usage(usage_of(usage, "input_tokens", "output_tokens"))
@@ -155,7 +156,3 @@ def _place(event: dict[str, Any]) -> f.Key:
 def _part(event: dict[str, Any]) -> f.Key:
     part = event.get("content_index", event.get("summary_index"))
     return 0, f"{_place(event)[1]}.{part}"
-
-
-def _word(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None
