@@ -30,9 +30,11 @@ class _Maker:
 
     def options(self, config: Any, timeout: float) -> dict[str, Any]:
         retries = {"total_max_attempts": self.settings["max_retries"] + 1, "mode": "standard"}
+        # A stream of aiobotocore's that is dropped keeps its connection till the time-out: ten of them and all wait.
+        made = config(retries=retries, read_timeout=timeout, connect_timeout=timeout, max_pool_connections=1000)
         return {
             "endpoint_url": self.settings["base_url"],
-            "config": config(retries=retries, read_timeout=timeout, connect_timeout=timeout),
+            "config": made,
             **KEYS,
         }
 
