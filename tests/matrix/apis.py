@@ -250,7 +250,8 @@ AWS = {
     "pings alone for a while": _always("Bedrock sends no pings"),
     **{
         name: Unlike(
-            lambda shape: shape.asynchronous, "a dropped stream of aiobotocore leaves its connection open till the time-out: ten use up the pool",
+            lambda shape: shape.asynchronous,
+            "a dropped stream of aiobotocore leaves its connection open till the time-out: ten use up the pool",
             {"closes": False},
         )
         for name in (
