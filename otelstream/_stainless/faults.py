@@ -20,10 +20,20 @@ from otelstream._core.record.ending import (
 )
 from otelstream._core.record.stream import StreamObservation
 
-__all__ = ["before_stream", "collecting", "is_sdk", "leaving", "malformed", "observed", "while_reading"]
+__all__ = [
+    "PROVIDER_STATUSES",
+    "before_stream",
+    "collecting",
+    "is_sdk",
+    "leaving",
+    "malformed",
+    "observed",
+    "raised_in",
+    "while_reading",
+]
 
 # The 4xx that a provider answers under load or to a conflict; any other is the request's own fault.
-_PROVIDER_STATUSES = frozenset({408, 409, 429})
+PROVIDER_STATUSES = frozenset({408, 409, 429})
 # What an SDK calls while it reads: their frames below the SDK's are the SDK's doing.
 _LIBRARIES = frozenset(
     {
@@ -100,7 +110,7 @@ def _known(error: Exception) -> Ending | None:
 def _status(error: Any) -> Ending:
     status = int(getattr(error, "status_code", 0) or 0)
     kind = error_word(getattr(error, "body", None)) or str(status)
-    if 400 <= status < 500 and status not in _PROVIDER_STATUSES:
+    if 400 <= status < 500 and status not in PROVIDER_STATUSES:
         return failed("request_error", kind)
     return failed("provider_error", kind)
 
@@ -120,6 +130,16 @@ def error_word(body: Any) -> str | None:
     return kind if isinstance(kind, str) and kind else None
 
 
+def raised_in(error: BaseException) -> str:
+    """The package whose code raised it; "" where no traceback says so."""
+    frame = next(reversed([*_frames(error.__traceback__)]), None)
+    return _package(frame) if frame is not None else ""
+
+
+def _package(frame: Any) -> str:
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]
+
+
 def _frames(traceback: TracebackType | None) -> Iterator[Any]:
     while traceback is not None:
         yield traceback.tb_frame
@@ -128,7 +148,7 @@ def _frames(traceback: TracebackType | None) -> Iterator[Any]:
 
 def is_sdk(stream: StreamObservation, frame: Any) -> bool:
     """Whether the SDK of `stream`, or a library that it calls, runs that frame."""
-    package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+    package = _package(frame)
     return package in _LIBRARIES or package == stream.attached.sdk.package
 
 

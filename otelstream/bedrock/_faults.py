@@ -7,9 +7,10 @@ from typing import Any
 
 from otelstream._core.record.ending import Ending, by_departure, failed, is_task_cancel, is_timeout
 from otelstream._core.record.stream import StreamObservation
+from otelstream._stainless import faults
 
 # The 4xx that Bedrock answers under load, to a conflict, or where the model failed; any other is the request's fault.
-_PROVIDER_STATUSES = frozenset({408, 409, 424, 429})
+_PROVIDER_STATUSES = faults.PROVIDER_STATUSES | {424}
 _TIMEOUTS = frozenset({"ReadTimeoutError", "ConnectTimeoutError", "ServerTimeoutError", "TimeoutException"})
 # urllib3's, botocore's (whose name another library's client has too), aiohttp's, httpx's
 _LOST = frozenset({"HTTPError", "HTTPClientError", "ConnectionError", "ClientError", "TransportError"})
@@ -38,7 +39,7 @@ def while_reading(error: BaseException) -> Ending:
         return by_departure(error)
     if isinstance(error, OSError):
         return failed("connection_lost", "connection_error")
-    return failed("protocol_error") if _raised_below(error) else by_departure(error)
+    return failed("protocol_error") if faults.raised_in(error) in _LIBRARIES else by_departure(error)
 
 
 def word(error: Exception | None, status: int, parsed: Any) -> str:
@@ -76,12 +77,3 @@ def _code(parsed: Any) -> str | None:
     error = parsed.get("Error") if isinstance(parsed, dict) else None
     code = error.get("Code") if isinstance(error, dict) else None
     return code if isinstance(code, str) and code else None
-
-
-def _raised_below(error: Exception) -> bool:
-    """Whether the SDK, or a library that it reads by, raised it."""
-    traceback = error.__traceback__
-    while traceback is not None and traceback.tb_next is not None:
-        traceback = traceback.tb_next
-    name = str(traceback.tb_frame.f_globals.get("__name__", "")) if traceback is not None else ""
-    return name.partition(".")[0] in _LIBRARIES

@@ -15,10 +15,10 @@ from otelstream._core.record.stream import StreamObservation
 from otelstream._stainless import faults
 from otelstream.google._grammar import error_of
 
-# The 4xx that a provider answers under load or to a conflict; any other is the request's own fault.
-_PROVIDER_STATUSES = frozenset({408, 409, 429})
 # By class name: the SDK sends by httpx, httpx2, aiohttp or requests, as it finds them.
 _TIMEOUTS = frozenset({"TimeoutException", "ServerTimeoutError", "Timeout"})
+# That client's patience is a bare TimeoutError, as an alarm of the application's is.
+_AIOHTTP = frozenset({"aiohttp", "asyncio", "async_timeout"})
 _TRANSPORTS = frozenset({"TransportError", "RequestException", "ClientConnectionError", "ClientPayloadError"})
 
 
@@ -68,7 +68,7 @@ def known(error: BaseException | None) -> Ending | None:
     words = {kind.__name__ for kind in type(error).__mro__}
     if "APIError" in words:
         return _status(error)
-    if words & _TIMEOUTS or (error is not None and is_timeout(error) and _in_aiohttp(error)):
+    if words & _TIMEOUTS or (error is not None and is_timeout(error) and faults.raised_in(error) in _AIOHTTP):
         return failed("timeout", "client_timeout_error")
     return failed("connection_lost", "connection_error") if words & _TRANSPORTS else None
 
@@ -76,14 +76,5 @@ def known(error: BaseException | None) -> Ending | None:
 def _status(error: Any) -> Ending:
     code = error.code if isinstance(error.code, int) else 0
     kind = error_of({"status": error.status if isinstance(error.status, str) else None, "code": code})
-    mistaken = 400 <= code < 500 and code not in _PROVIDER_STATUSES
+    mistaken = 400 <= code < 500 and code not in faults.PROVIDER_STATUSES
     return failed("request_error" if mistaken else "provider_error", kind)
-
-
-def _in_aiohttp(error: BaseException) -> bool:
-    """Whether it is that client's patience: it raises a bare TimeoutError, as an alarm of the application's does."""
-    traceback = error.__traceback__
-    while traceback is not None and traceback.tb_next is not None:
-        traceback = traceback.tb_next
-    name = traceback.tb_frame.f_globals.get("__name__", "") if traceback is not None else ""
-    return str(name).partition(".")[0] in ("aiohttp", "asyncio", "async_timeout")
