@@ -121,6 +121,9 @@ e2e-collector: $(VENV)/ready collector ## 5 000 streams down the whole road, and
 probes: $(VENV)/ready ## the probe on every planted proxy, nginx and haproxy too where they are
 	$(RUN) -m pytest -m slow tests/probe
 
+texture: $(VENV)/ready ## the same model compared with itself, and with planted changes: how often which is found (two minutes)
+	$(RUN) -m pytest -m slow tests/texture -s
+
 .venv-gateways/ready: tests/gateways/requirements.txt
 	$(PYTHON) -m venv .venv-gateways
 	.venv-gateways/bin/python -m pip install --quiet -r tests/gateways/requirements.txt
@@ -226,4 +229,4 @@ fmt: $(VENV)/ready ## format and fix what can be fixed
 clean: ## remove what the other targets made
 	rm -rf .venv .venv-* .tools build dist mutants otelstream.html
 
-.PHONY: help browsers dist follow lowest notes sbom audit docs recipes frameworks demo demo-all generate previews live-hour e2e collector e2e-collector e2e-engine probes gateways bench bench-openai matrix table foreign companions fuzz soak mutate test pins lint types fmt clean
+.PHONY: help browsers dist follow lowest notes sbom audit docs recipes frameworks demo demo-all generate previews live-hour e2e collector e2e-collector e2e-engine probes texture gateways bench bench-openai matrix table foreign companions fuzz soak mutate test pins lint types fmt clean

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "otelstream"
 FLOORS = (
     ("__main__",),
     ("cli",),
-    ("demo", "doctor", "probe"),
+    ("demo", "doctor", "probe", "texture"),
     ("testing",),
     ("slo", "grafana", "collector"),
     ("asgi", "wsgi", "aiohttp", "typing", ""),
@@ -24,7 +24,7 @@ FLOORS = (
     ("bedrock",),
     ("anthropic", "openai", "google"),
     ("_stainless",),
-    ("_objectives_file", "_promql"),
+    ("_objectives_file", "_promql", "_prometheus"),
     ("_core.process",),
     ("_core.tools",),
     ("_core.turns",),

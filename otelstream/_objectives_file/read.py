@@ -12,14 +12,15 @@ from typing import Any, Final
 
 from otelstream._objectives_file.problems import ObjectivesError, Path, show
 
+_REMEDY: Final = "`otelstream slo init` writes one to edit"
 _BYTES: Final = 1_000_000
 _DEPTH: Final = 32
 _VALUES: Final = 10_000
 _TOO_DEEP: Final = f"nested deeper than {_DEPTH}; write it flat"
-_TOO_MANY: Final = f"more than {_VALUES} values{{}}; write only what objectives need"
+_TOO_MANY: Final = f"more than {_VALUES} values{{}}; write only what is needed"
 
 
-def read(path: str | PathLike[str]) -> tuple[object, dict[Path, int]]:
+def read(path: str | PathLike[str], remedy: str = _REMEDY) -> tuple[object, dict[Path, int]]:
     """Return plain data and the lines; `.json` needs the standard library only and has no lines."""
     source = fspath(path)
     try:
@@ -31,11 +32,9 @@ def read(path: str | PathLike[str]) -> tuple[object, dict[Path, int]]:
         raise ObjectivesError(source, [f"line {line} is not UTF-8; save it as UTF-8"]) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise ObjectivesError(
-            source, [f"cannot be read ({reason}); `otelstream slo init` writes one to edit"]
-        ) from None
+        raise ObjectivesError(source, [f"cannot be read ({reason}); {remedy}"]) from None
     if len(found) > _BYTES:
-        raise ObjectivesError(source, ["is more than 1 MB; start from the file `otelstream slo init` writes"])
+        raise ObjectivesError(source, [f"is more than 1 MB; {remedy}"])
     return (_json(text, source), {}) if source.endswith(".json") else _yaml(text, source)
 
 

@@ -20,6 +20,7 @@ COMMANDS = {
     "slo": ("_slo", "make rules, dashboards and a runbook from the objectives file"),
     "collector": ("_collector", "write Collector configurations"),
     "probe": ("_probe", "say what a gateway does to a stream"),
+    "texture": ("_texture", "say what changed in how a model answers"),
     "simulator": ("_simulator", "serve the provider simulator for manual work"),
 }
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from otelstream._face import providers
+from otelstream._prometheus import shown
 from otelstream.doctor import _environment, _gateways, _prometheus, _setup, _streams
 from otelstream.doctor._report import FOLDER, Finding, Report
 
@@ -32,7 +33,7 @@ def environment() -> Report:
 def prometheus(url: str) -> Report:
     """Examine what the Prometheus at *url* stores of the processes that run now."""
     report = Report()
-    report.facts = {"prometheus": _prometheus.shown(url)}
+    report.facts = {"prometheus": shown(url)}
     report.add(_prometheus.stored(url))
     return report
 

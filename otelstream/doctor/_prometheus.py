@@ -3,25 +3,16 @@
 
 from __future__ import annotations
 
-import base64
-import json
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 
 from otelstream import _semconv as s
+from otelstream._prometheus import ask, shown
 from otelstream.doctor._report import Finding
 
 _OTLP = "/api/v1/otlp"  # where a Prometheus takes OTLP in
 _START, _HISTOGRAM = s.START_TIME.prometheus, s.STREAM_TTFT.prometheus
 # One series a process and one a model: cheap in any Prometheus. The dot stands for the underscore too.
 QUERY = f'group by (__name__, job) ({{__name__=~"{s.START_TIME.name}(_seconds)?|{_HISTOGRAM}(_count)?"}})'
-
-
-def shown(url: str) -> str:
-    """The address without user and password, which no report may carry."""
-    parts = urllib.parse.urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
 
 
 def stored(address: str) -> Iterator[Finding]:
@@ -58,15 +49,7 @@ def taken_in(endpoint: str | None) -> Iterator[Finding]:
 
 def _series(address: str) -> set[tuple[str, str]]:
     """The names that are there, each with its job."""
-    parts = urllib.parse.urlsplit(address)
-    if parts.scheme not in ("http", "https"):
-        raise ValueError("it is no http address")
-    asked = urllib.request.Request(f"{shown(address)}/api/v1/query?{urllib.parse.urlencode({'query': QUERY})}")
-    who = urllib.parse.unquote(parts.netloc.rpartition("@")[0])
-    if who:
-        asked.add_header("Authorization", "Basic " + base64.b64encode(who.encode()).decode())
-    with urllib.request.urlopen(asked, timeout=5) as answer:
-        found = [each["metric"] for each in json.load(answer)["data"]["result"]]
+    found = [each["metric"] for each in ask(address, QUERY)]
     return {(labels["__name__"], labels.get("job", "")) for labels in found}
 
 

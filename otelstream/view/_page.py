@@ -53,7 +53,7 @@ _FOOTER: Final = (
     "Time runs from each stream's own request. The height of a bar is chunks a second, on one logarithmic scale "
     "for all. A lane opens to everything its span carries."
 )
-_SECURITY: Final = "default-src 'none'; style-src 'unsafe-inline'"
+SECURITY: Final = "default-src 'none'; style-src 'unsafe-inline'"
 
 
 def page(
@@ -81,10 +81,10 @@ def page(
     return "".join(
         [
             '<!doctype html><html lang="en"><head><meta charset="utf-8">',
-            f'<meta http-equiv="Content-Security-Policy" content="{_SECURITY}">',
+            f'<meta http-equiv="Content-Security-Policy" content="{SECURITY}">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<title>{escape(str(total))} otelstream</title>",
-            f"<style>{_stylesheet()}</style></head><body>",
+            f"<style>{stylesheet()}</style></head><body>",
             f'<a class="skip" href="#streams">To the streams</a>{DEFINITIONS}<header>',
             f'<p><span class="brand">otelstream</span> {_TAGLINE}</p>',
             f"<h1>{_emphasised(total)}</h1>",
@@ -114,8 +114,9 @@ def write_page(path: Path, text: str) -> None:
         raise
 
 
-def _stylesheet() -> str:
-    text = resources.files(__package__).joinpath("page.css").read_text(encoding="utf-8")
+def stylesheet(package: str = "otelstream.view") -> str:
+    """The rules of a package's `page.css`, on one line."""
+    text = resources.files(package).joinpath("page.css").read_text(encoding="utf-8")
     return "".join(line.strip() for line in text.splitlines() if not line.startswith("/*"))
 
 
