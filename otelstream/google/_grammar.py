@@ -46,7 +46,7 @@ _ANOTHER = "},{"  # another part, or another candidate
 class Grammar(NoTerminal):
     """One stream's grammar: texts in deltas, tool calls whole, or piece by piece by the paths of their arguments."""
 
-    __slots__ = ("_called", "_candidates", "_named", "_open", "_places", "_prefix", "shape")
+    __slots__ = ("_called", "_candidates", "_finished", "_named", "_open", "_places", "_prefix", "shape")
 
     delta = BY_SHAPE
 
@@ -56,6 +56,7 @@ class Grammar(NoTerminal):
         self._prefix = ""  # of the deltas that come now
         self._named = False
         self._called: set[int] = set()  # candidates that asked for a tool
+        self._finished: set[int] = set()
         self._places = 0  # blocks that came whole so far
         self._open: dict[int, _Arguments] = {}  # a candidate's call whose arguments come in pieces
 
@@ -86,24 +87,23 @@ class Grammar(NoTerminal):
         if not self._named and (chunk.get("responseId") or chunk.get("modelVersion")):
             self._named = True
             yield f.Identity(given.word(chunk.get("responseId")), given.word(chunk.get("modelVersion")))
-        finished = broken = None
+        broken = None
         for candidate in given.objs(chunk.get("candidates")):
             index = given.index(candidate)
             for part in given.objs(given.obj(candidate.get("content")).get("parts")):
                 yield from self._part(index, part)
-            finished = given.word(candidate.get("finishReason")) or finished
-            if finished and finished in _BROKEN:
-                broken = finished
         for candidate in given.objs(chunk.get("candidates")):
             reason = given.word(candidate.get("finishReason"))
             if reason:
+                broken = reason if reason in _BROKEN else broken
                 yield from self._finish(given.index(candidate), reason)
         blocked = given.word(given.obj(chunk.get("promptFeedback")).get("blockReason"))
         for index in range(self._candidates if blocked else 0):
             yield f.Finish(index, "content_filter", blocked or "")
         usage = chunk.get("usageMetadata")
         if isinstance(usage, dict):
-            yield f.Usage(usage_of(usage, final=finished is not None or blocked is not None))
+            final = blocked is not None or len(self._finished) >= self._candidates
+            yield f.Usage(usage_of(usage, final=final))
         error = chunk.get("error")
         if error:
             yield f.Failed(error_of(error))
@@ -164,6 +164,7 @@ class Grammar(NoTerminal):
 
     def _finish(self, index: int, reason: str) -> Iterator[f.Fact]:
         known = _REASONS.get(reason) or ("error" if reason in _BROKEN else printable(reason.lower()))
+        self._finished.add(index)
         pieces = self._open.get(index)
         if pieces is not None and known == "stop":
             yield from self._whole(index, pieces, inferred=True)

@@ -145,6 +145,18 @@ def test_candidates(scene: Scene, ends: tuple[str | None, ...], outcome: str) ->
     assert (view.outcome, view.chunks, view.visible_chars) == (outcome, 6, 12)
 
 
+@pytest.mark.parametrize("ends", [1, 2])
+def test_counts_of_candidates(scene: Scene, ends: int) -> None:
+    """What is generated is counted once all candidates have finished: while one goes on, the count does."""
+    ended = [word("", index=index, finish="STOP", candidatesTokenCount=8) for index in range(ends)]
+    scene.plays(data(word("Calm "), word("Wind ", index=1), *ended))
+
+    read(scene.ask(config={"candidate_count": 2}))
+
+    (span,) = scene.telemetry.spans()
+    assert (span.attributes or {}).get(s.OUTPUT_TOKENS) == (8 if ends == 2 else None)
+
+
 def test_candidates_of_one_chunk(scene: Scene) -> None:
     """Candidates that come in one chunk are each read."""
     both = {"candidates": [candidate({"text": "a"}), candidate({"text": "b"}, index=1)]}

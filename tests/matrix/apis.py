@@ -4,15 +4,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from otelstream import _semconv as s
-from otelstream.testing._bedrock import payload_of
+
+from .api import NEVER, NORMAL, Api, Unlike, always
+from .gemini import APIS as GEMINI
 
 if TYPE_CHECKING:
-    from .columns import Shape
     from .expectations import Truth
 
 PROMPT = "What blows?"
@@ -24,58 +24,6 @@ EVERY = (
     "create(stream=True)", "stream() by events", "until_done()", "create(), read in another task or thread",
     "with_raw_response, parse()", *RAW, "with_streaming_response, parse()",
 )  # fmt: skip
-# What the log of the simulator calls a finish reason, as otelstream does.
-_NORMAL = {
-    "end_turn": "stop", "stop_sequence": "stop", "tool_use": "tool_calls", "max_tokens": "length",
-    "model_context_window_exceeded": "length", "refusal": "content_filter", "pause_turn": "pause_turn",
-    "max_output_tokens": "length", "guardrail_intervened": "content_filter",
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Unlike:
-    """Shapes for which something else is true, and why. With no changes: they cannot express the ending."""
-
-    when: Callable[[Shape], bool]
-    why: str
-    changes: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Api:
-    """One API of one SDK; `unlike` is what differs of it from the table, by ending."""
-
-    name: str  # where a client has it
-    package: str
-    ask: Mapping[str, Any]
-    readings: tuple[str, ...]
-    text: bytes  # stands in a body once for each piece of text
-    finish: bytes  # stands in a body where the finish reason does
-    shows: Callable[[Any], bool]  # whether an object of the SDK's has a piece of text
-    tells: Callable[[Any], bool]  # whether it has the finish reason
-    learn: Callable[[Truth, str, dict[str, Any]], None]
-    tool: Callable[[dict[str, Any]], dict[str, Any]] = lambda tool: tool
-    structured: str = "output_format"  # the parameter of helpers that takes a class
-    needs_terminal: bool = True  # a body that ends after the finish reason is cut short
-    usage_last: bool = False  # no usage before the end
-    unlike: Mapping[str, Unlike] = field(default_factory=dict)
-    provider: str = ""  # as it is told, where that is not the name of the package
-
-    def of(self, client: Any) -> Any:
-        """Where `client` has it; AttributeError if that version has not."""
-        for name in self.name.split("."):
-            client = getattr(client, name)
-        return client
-
-    def request(self, ending: Mapping[str, Any]) -> dict[str, Any]:
-        """What is asked, the wishes of an ending included."""
-        wishes = dict(ending)
-        if tools := wishes.pop("tools", None):
-            wishes["tools"] = [self.tool(tool) for tool in tools]
-        if shape := wishes.pop("output_format", None):
-            wishes[self.structured] = shape
-        return {**self.ask, **wishes}
-
 
 # --- messages ---------------------------------------------------------------------------------------------
 
@@ -91,7 +39,7 @@ def _messages(truth: Truth, kind: str, data: dict[str, Any]) -> None:
         truth.response_id = data["message"]["id"]
     else:
         truth.usage[s.OUTPUT_TOKENS] = usage["output_tokens"]
-        truth.finish = _NORMAL[data["delta"]["stop_reason"]]
+        truth.finish = NORMAL[data["delta"]["stop_reason"]]
 
 
 def _anthropic(name: str, readings: Sequence[str]) -> Api:
@@ -105,6 +53,7 @@ def _anthropic(name: str, readings: Sequence[str]) -> Api:
         lambda item: getattr(item, "type", "") == "content_block_delta",
         lambda item: getattr(item, "type", "") == "message_delta",
         _messages,
+        refused="overloaded_error",
     )
 
 
@@ -190,7 +139,7 @@ def _responses(truth: Truth, kind: str, data: dict[str, Any]) -> None:
         return
     details = response["incomplete_details"]
     asked = any(item["type"] == "function_call" for item in response["output"])
-    truth.finish = _NORMAL.get(details["reason"], details["reason"]) if details else "tool_calls" if asked else "stop"
+    truth.finish = NORMAL.get(details["reason"], details["reason"]) if details else "tool_calls" if asked else "stop"
 
 
 RESPONSES = Api(
@@ -216,7 +165,7 @@ RESPONSES = Api(
 
 def _converse(truth: Truth, kind: str, data: dict[str, Any]) -> None:
     if kind == "message_delta":
-        truth.finish = _NORMAL[data["stopReason"]]
+        truth.finish = NORMAL[data["stopReason"]]
     elif kind == "message_stop":
         usage = data["usage"]
         truth.usage = {s.INPUT_TOKENS: usage["inputTokens"], s.OUTPUT_TOKENS: usage["outputTokens"]}
@@ -227,17 +176,12 @@ def _spec(tool: dict[str, Any]) -> dict[str, Any]:
     return {"toolSpec": {**named, "inputSchema": {"json": tool["input_schema"]}}}
 
 
-def _always(why: str, **changes: Any) -> Unlike:
-    return Unlike(lambda shape: True, why, changes)
-
-
 _TOLD: dict[str, Any] = {"by": "server", "outcome": "completed", "error_type": None, "seen": None, "phase": None,
                          "finish": None}  # fmt: skip
-_NEVER = b"\0"  # nobody reads these as bytes
 # What only an API of text, of several choices, or with another word for it, has.
 AWS = {
     **{
-        name: _always("Bedrock has its own words for errors", error_type=word)
+        name: always("Bedrock has its own words for errors", error_type=word)
         for name, word in (
             ("error event before the first token", "serviceUnavailableException"),
             ("error event after the first token", "internalServerException"),
@@ -246,8 +190,8 @@ AWS = {
             ("HTTP 500", "InternalServerException"), ("HTTP 529", "ServiceUnavailableException"),
         )
     },
-    "529, then a retry that succeeds": _always("botocore takes 529 for final"),
-    "pings alone for a while": _always("Bedrock sends no pings"),
+    "529, then a retry that succeeds": always("botocore takes 529 for final"),
+    "pings alone for a while": always("Bedrock sends no pings"),
     **{
         name: Unlike(
             lambda shape: shape.asynchronous,
@@ -259,15 +203,15 @@ AWS = {
             "generator without `with` closed",
         )
     },
-    "undecodable frame": _always("botocore takes it for an event that says nothing, and reads on", **_TOLD),
+    "undecodable frame": always("botocore takes it for an event that says nothing, and reads on", **_TOLD),
 }  # fmt: skip
 CONVERSE = Api(
     "converse_stream",
     "botocore",
     {"modelId": "some-model", "messages": [{"role": "user", "content": [{"text": PROMPT}]}]},
     ("converse_stream()",),
-    _NEVER,
-    _NEVER,
+    NEVER,
+    NEVER,
     lambda item: "text" in item.get("contentBlockDelta", {}).get("delta", {}),
     lambda item: "messageStop" in item,
     _converse,
@@ -276,7 +220,7 @@ CONVERSE = Api(
     usage_last=True,
     unlike={
         **AWS,
-        "body ends after the finish reason": _always(
+        "body ends after the finish reason": always(
             "without its usage an answer that has its finish reason is whole",
             outcome="completed", fault="none", error_type=None,
         ),
@@ -288,8 +232,8 @@ INVOKED = Api(
     "botocore",
     {"modelId": "some-model", "body": json.dumps({"max_tokens": 64, "messages": MESSAGES})},
     ("invoke_model_with_response_stream()",),
-    _NEVER,
-    _NEVER,
+    NEVER,
+    NEVER,
     lambda item: b'"text_delta"' in item["chunk"]["bytes"],
     lambda item: b'"message_delta"' in item["chunk"]["bytes"],
     _messages,
@@ -297,7 +241,7 @@ INVOKED = Api(
         **AWS,
         **dict.fromkeys(
             ("undecodable frame", "frame that is no UTF-8"),
-            _always("what is in a chunk is the application's to read", **_TOLD),
+            always("what is in a chunk is the application's to read", **_TOLD),
         ),
     },
     provider="aws.bedrock",
@@ -314,15 +258,6 @@ APIS = {
     api.name: api
     for api in (
         _anthropic("messages", MESSAGES_READINGS), _anthropic("beta.messages", BETA_READINGS), CHAT, RESPONSES,
-        CONVERSE, INVOKED,
+        CONVERSE, INVOKED, *GEMINI,
     )
 }  # fmt: skip
-
-
-def payload(frame: bytes) -> dict[str, Any]:
-    """The JSON object of a frame; empty where there is none."""
-    try:
-        data = payload_of(frame) if frame.startswith(b"\0") else json.loads(frame.partition(b"data: ")[2])
-    except ValueError:
-        return {}
-    return data if isinstance(data, dict) else {}

@@ -43,6 +43,10 @@ class Reading:
         """What the application loops over."""
         return handle
 
+    async def close(self, handle: Any) -> None:
+        """Close what the application holds."""
+        await resolved(handle.close())
+
     async def whole(self, handle: Any) -> None:
         """Read to the end."""
         async for _ in await self.items(handle):
@@ -149,6 +153,19 @@ class Closed:
         self.stream.close()
 
 
+class Generated(Reading):
+    """A plain generator: the application closes it by the standard library's context manager."""
+
+    async def manager(self) -> Any:
+        return aclosing(await self.bare())
+
+    async def bare(self) -> Any:
+        return await self.api(**self.request)
+
+    async def close(self, handle: Any) -> None:
+        await handle.aclose()
+
+
 class Runner(Reading):
     """The runner is no context manager: it holds the `with` of each of its streams itself."""
 
@@ -241,7 +258,7 @@ class Application:
     async def close(self) -> None:
         handle = await self.reading.bare()
         await self.take(handle)
-        await resolved(handle.close())
+        await self.reading.close(handle)
 
     async def close_unread(self) -> None:
         async with await self.reading.manager():
@@ -344,6 +361,9 @@ READINGS: dict[str, type[Reading]] = {
     "tool_runner(stream=True)": Runner,
     "converse_stream()": Converse,
     "invoke_model_with_response_stream()": Converse,
+    "generate_content_stream()": Generated,
+    "send_message_stream()": Generated,
+    "automatic_function_calling()": Generated,
 }
 
 _PLAIN = {
@@ -351,6 +371,7 @@ _PLAIN = {
     "enter_async_context": "enter_context",
     "AsyncIterator": "Iterator",
     "aclosing": "closing",
+    "aclose": "close",
     "__aenter__": "__enter__",
     "__aexit__": "__exit__",
     "aiter": "iter",

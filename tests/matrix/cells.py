@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from otelstream.testing import Fault, Faults, Schedule, Script, prose, script
 
-from .apis import APIS, Unlike
+from .api import Unlike
+from .apis import APIS
 from .columns import (
     ASYNCIO_CANCELS,
     HELPER_HASTES,
@@ -20,6 +21,7 @@ from .columns import (
     NO_WITH,
     ONLY_ASYNC,
     ONLY_CHAT,
+    ONLY_CHOICES,
     ONLY_HELPERS,
     READS_ON,
     REASON_LAST,
@@ -207,7 +209,7 @@ ENDINGS: dict[str, Ending] = {
         "api_error",
         faults=[F.choice_cut_after(chunks=3), F.end_after("finish")],
         request={"n": 2},
-        unlike=(ONLY_CHAT,),
+        unlike=(ONLY_CHOICES,),
     ),
     "one of two choices cut, with the last event": Ending(
         "one choice has its finish reason, the other none, and the provider says that it is done",
@@ -215,7 +217,7 @@ ENDINGS: dict[str, Ending] = {
         "completed",
         faults=[F.choice_cut_after(chunks=3)],
         request={"n": 2},
-        unlike=(ONLY_CHAT,),
+        unlike=(ONLY_CHOICES,),
     ),
     "pings alone for a while": Ending(
         "the provider is silent but for pings, which are events or comments",
@@ -523,8 +525,7 @@ def expected(name: str, shape: Shape) -> tuple[Ending, str]:
     """What is true of `shape`, and why that is another thing, or no cell at all (then the ending is `skip`)."""
     ending = ENDINGS[name]
     found = [unlike for unlike in ending.unlike if unlike.when(shape)][:1]
-    if name in shape.of.unlike and shape.of.unlike[name].when(shape):
-        found.append(shape.of.unlike[name])
+    found += [unlike for unlike in shape.of.unlikes(name) if unlike.when(shape)]
     for unlike in found:
         ending = replace(ending, **(unlike.changes or {"by": "skip"}))
         if not unlike.changes:

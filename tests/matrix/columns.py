@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .apis import APIS, RAW, RUNNER, THREAD, Api, Unlike
+from .api import Api, Unlike
+from .apis import APIS, RAW, RUNNER, THREAD
 
 WHOLE = frozenset({
     "get_final_message()", "get_final_text()", "get_final_completion()", "get_final_response()", "until_done()",
@@ -50,6 +51,9 @@ ONLY_ASYNC = Unlike(lambda s: not s.asynchronous, "a synchronous read cannot be 
 NO_FINISH = Unlike(lambda s: s.reading == "text_stream", "text_stream hands out text only, never a finish reason")
 # Of the APIs: what only one of them can say.
 ONLY_CHAT = Unlike(lambda s: s.api != "chat.completions", "only chat completions have it")
+ONLY_CHOICES = Unlike(
+    lambda s: s.api != "chat.completions" and s.of.package != "google-genai", "it gives one answer at a time"
+)
 REASON_LAST = Unlike(lambda s: s.api == "responses", "the finish reason comes with the terminal event")
 RUNNER_BREAKS = Unlike(lambda s: s.reading == RUNNER, "the runner is no context manager", {"do": "break_outside"})
 READS_ON = Unlike(

@@ -90,7 +90,7 @@ def main(base_url: str, package: str, kind: str) -> None:
     class Spans(SpanExporter):
         def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
             for span in spans:
-                if (span.attributes or {}).get(s.OPERATION) == "chat":
+                if (span.attributes or {}).get(s.OPERATION) in ("chat", "generate_content"):
                     print(json.dumps({"attributes": dict(span.attributes or {})}), flush=True)
             return SpanExportResult.SUCCESS
 

@@ -13,7 +13,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from otelstream import _semconv as s
 from otelstream.testing import Exchange, Write
 
-from .apis import Api, payload
+from .api import Api, payload
 from .cells import Ending
 from .columns import Shape
 
@@ -49,6 +49,8 @@ class Truth:
         self.usage: dict[str, int] = {}
         self.finish = "error"
         self.finishes: dict[int, str] = {}  # by choice, where there are several
+        self.asked = False  # for a tool, where the finish reason does not say so
+        self.senseless = False  # the provider says that its model wrote what nobody can read
         self.response_id: str | None = None
         for write in self.read:
             if data := payload(write.frame):
@@ -81,11 +83,12 @@ class Truth:
             return "failed", "connection_lost"
         if exchange.status >= 400:
             return "failed", "request_error" if exchange.status == 400 else "provider_error"
-        if any(write.kind == "error" for write in exchange.events):
+        if self.senseless or any(write.kind == "error" for write in exchange.events):
             return "failed", "provider_error"
         if exchange.how != "end":
             return "failed", "connection_lost"
-        if not exchange.complete and (self.api.needs_terminal or self.finish == "error"):
+        complete = exchange.complete and self.api.has_terminal
+        if not complete and (self.api.needs_terminal or self.finish == "error"):
             return "failed", "cut_short"
         return BY_REASON.get(self.finish, "completed"), ""
 
@@ -107,7 +110,7 @@ def differences(shape: Shape, ending: Ending, bench: Bench) -> Iterator[str]:
     spans = [
         span
         for span in bench.telemetry.spans()
-        if span.kind is SpanKind.CLIENT and (span.attributes or {}).get(s.OPERATION) == "chat"
+        if span.kind is SpanKind.CLIENT and (span.attributes or {}).get(s.OPERATION) == shape.of.operation
     ]
     spans.sort(key=lambda span: span.start_time or 0)
     points = bench.telemetry.points()
@@ -148,7 +151,8 @@ def wanted(ending: Ending | None, truth: Truth) -> dict[str, Any]:
     whole = ending.outcome in ("completed", "truncated", "refused")
     out = ending.fault == "request_error" or ending.outcome == "caller_error"
     usage = dict(truth.usage)
-    told = truth.api.usage_last and truth.ended and not ending.finish  # that a finish reason is missing says nothing
+    # That a finish reason is missing says nothing then.
+    told = truth.senseless or (truth.api.usage_last and truth.ended and not ending.finish)
     if finish == "error" and not told:
         usage.pop(s.OUTPUT_TOKENS, None)
         if truth.api.usage_last:
@@ -214,7 +218,7 @@ def _labels(**extra: Any) -> frozenset[tuple[str, Any]]:
     return frozenset({**extra}.items())
 
 
-COMMON = {s.OPERATION: "chat", s.REQUEST_MODEL: "some-model"}
+COMMON = (s.OPERATION, s.REQUEST_MODEL, s.PROVIDER)
 
 
 def _add_points(
@@ -225,7 +229,8 @@ def _add_points(
     attempts: int,
     shape: Shape,
 ) -> None:
-    common = {**COMMON, s.PROVIDER: shape.of.provider or shape.of.package}
+    told = (shape.of.operation, "some-model", shape.of.provider or shape.of.package)
+    common = dict(zip(COMMON, told, strict=True))
 
     def add(metric: s.Metric, amount: int = 1, labels: dict[str, Any] | None = None) -> None:
         scope = {} if metric.common(lean=True) == "process" else common
@@ -261,7 +266,7 @@ def _add_points(
         add(
             s.STREAM_RETRIES,
             attempts - 1,
-            {s.ERROR_TYPE: "overloaded_error" if shape.of.package == "anthropic" else "529"},
+            {s.ERROR_TYPE: shape.of.refused},
         )
     for token_type, name in (("input", s.INPUT_TOKENS), ("output", s.OUTPUT_TOKENS)):
         if want[name] is not None:
@@ -280,5 +285,5 @@ def _point_differences(want: dict[str, Counter[Any]], has: dict[str, Counter[Any
         wanted_points, points = want.get(metric.name, Counter()), has.get(metric.name, Counter())
         for labels in wanted_points.keys() | points.keys():
             if wanted_points[labels] != points[labels]:
-                shown = {name: value for name, value in sorted(labels) if name not in (*COMMON, s.PROVIDER)}
+                shown = {name: value for name, value in sorted(labels) if name not in COMMON}
                 yield f"{metric.name}{shown}: {points[labels]}, not {wanted_points[labels]}"

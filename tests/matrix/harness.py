@@ -22,14 +22,17 @@ from opentelemetry import trace
 import otelstream
 from otelstream.testing import Exchange, ProviderSimulator
 
-from . import applications, bedrock, expectations
+from . import applications, bedrock, expectations, gemini
 from .apis import RUNNER, THREAD
 from .cells import ENDINGS, SILENT, Ending, expected, script_of, shapes
 from .columns import HELPERS, Shape
 from .interruptions import INTERRUPTIONS, interrupt_when
 from .telemetry import Telemetry
 
-CLIENTS = {"anthropic": ("Anthropic", "AsyncAnthropic"), "openai": ("OpenAI", "AsyncOpenAI"), "botocore": ()}
+CLIENTS = {
+    "anthropic": ("Anthropic", "AsyncAnthropic"), "openai": ("OpenAI", "AsyncOpenAI"), "botocore": (),
+    "google-genai": (),
+}  # fmt: skip
 PATIENCE = 10.0  # seconds for what happens in another thread or a later step of the loop
 OF_THE_SDK = ("asynchronous generator is already running", "generator didn't stop after athrow()")
 # Classes that an application leaves a read with, on purpose or by the SDK.
@@ -40,7 +43,7 @@ LEFT = (Exception, SystemExit, KeyboardInterrupt, asyncio.CancelledError)
 def version(package: str) -> tuple[int, ...]:
     """The installed version of an SDK; empty without it."""
     try:
-        return tuple(int(part) for part in import_module(package).__version__.split(".")[:2])
+        return tuple(int(part) for part in import_module(package.replace("-", ".")).__version__.split(".")[:2])
     except ImportError:
         return ()
 
@@ -56,6 +59,8 @@ def kind_of(package: str, *, asynchronous: bool) -> Any:
         if asynchronous:
             return bedrock.AsyncBedrock if find_spec("aiobotocore") else bedrock.Nothing
         return bedrock.Bedrock
+    if package == "google-genai":
+        return gemini.AsyncGemini if asynchronous else gemini.Gemini
     return getattr(import_module(package), CLIENTS[package][asynchronous])
 
 
@@ -256,7 +261,8 @@ def unable(shape: Shape, ending: Ending) -> str:
 def method(app: Any, shape: Shape, ending: Ending) -> Callable[[], Any]:
     """What the application does to end so."""
     if ending.do in ("read", "ctrl_c", *INTERRUPTIONS):
-        bare = shape.reading in ("create(stream=True)", RUNNER) or shape.reading.startswith("create()")
+        generated = shape.of.package == "google-genai"
+        bare = generated or shape.reading in ("create(stream=True)", RUNNER) or shape.reading.startswith("create()")
         return app.read_bare if bare else app.read_inside  # type: ignore[no-any-return]
     return getattr(app, ending.do)  # type: ignore[no-any-return]
 

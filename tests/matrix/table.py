@@ -50,14 +50,15 @@ GENERATORS = """\
 ## Streams that are generators
 
 The streams of `google-genai` are plain generators, several around one another, and nothing closes them but leaving
-them. `tests/google_sdk` runs their endings; what differs, and what cannot be known:
+them. What differs, and what cannot be known:
 
 - There is no terminal event: an answer is whole once each candidate has its finish reason and the body then ended
   properly. A body that ends without one is `cut_short`.
 - A `break`, a `close()` and a drop are the same to a generator: `cancelled`, trigger `generator_close`; taken by the
   cyclic collector it is `abandoned`, `gc`. So is the application's own exception in a bare loop, which lets go of the
-  generator while that is on its way. Inside `contextlib.closing()` a synchronous one is `caller_error`; an async one is
-  closed by the event loop, later, and then nobody can tell.
+  generator while that is on its way. Inside `contextlib.closing()` it is `caller_error`.
+- An async one that is left early is held by a cycle of the SDK's own, `aclose()` or not: its connection stays open till
+  the collector takes it (`abandoned`, `gc`) or the event loop ends. With and without us.
 - Safety, recitation, blocked prompts and the like are `refused`. A finish reason that says that the model wrote no
   sense (`MALFORMED_FUNCTION_CALL`) is `failed`, `provider_error`.
 - The SDK takes comments in the stream for data and raises: there are no pings.
@@ -163,7 +164,7 @@ def page(found: list[Row]) -> str:
         "If the wire breaks after the terminal event, the outcome and the SDK's status stand, and",
         "`otelstream.stream.broken_after_end` is set on its span.",
         "",
-        "Some of it is otherwise, or cannot be known, in one API alone:",
+        "Some of it is otherwise, or cannot be known, in some APIs alone:",
         "",
         "| API | how it ends | |",
         "| --- | --- | --- |",
@@ -175,13 +176,17 @@ def page(found: list[Row]) -> str:
 
 
 def _apart() -> Iterable[str]:
-    """What an API has another way than the others, by reason."""
+    """What some APIs have another way than the others, by reason."""
+    where: dict[tuple[str, str], list[str]] = {}
     for api in APIS.values():
         whys: dict[str, list[str]] = {}
-        for name, unlike in api.unlike.items():
-            whys.setdefault(unlike.why, []).append(name)
+        for name in api.unlike:
+            for unlike in api.unlikes(name):
+                whys.setdefault(unlike.why, []).append(name)
         for why, names in whys.items():
-            yield f"| `{api.name}` | {', '.join(names)} | {why} |"
+            where.setdefault((", ".join(names), why), []).append(f"`{api.name}`")
+    for (endings, why), apis in where.items():
+        yield f"| {', '.join(apis)} | {endings} | {why} |"
 
 
 def short(found: list[Row]) -> str:

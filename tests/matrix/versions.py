@@ -6,12 +6,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 # SDK and Python, the oldest of both together and the newest of both: what lies between takes the running Python.
@@ -28,10 +26,8 @@ BESIDE = {
     "openai 1.30.1": ["httpx<0.28"],  # the last one with what that SDK hands it
     "botocore 1.35.36": ["aiobotocore==2.15.2"],
     "botocore newest": ["aiobotocore"],
+    "google-genai newest": ["aiohttp"],  # which it takes where it is, instead of httpx
 }
-
-# SDKs that the matrix has no cells of yet: their endings on a real socket, each with its own test.
-WIRE = {"google-genai": "tests/google_sdk/test_wire.py"}
 
 
 def python(version: str) -> str:
@@ -57,34 +53,11 @@ def environment(sdk: str, version: str, interpreter: str) -> Path:
         subprocess.run([interpreter, "-m", "venv", folder], check=True)
         install = [binary, "-m", "pip", "install", "--quiet", "--upgrade", "--disable-pip-version-check"]
         subprocess.run(
-            [*install, "-e", f"{ROOT}[testing]", *wanted, *(["pytest", "pytest-xdist"] if sdk in WIRE else [])],
+            [*install, "-e", f"{ROOT}[testing]", *wanted],
             check=True,
         )
         done.touch()
     return binary
-
-
-def wire(binary: Path | str, sdk: str, version: str) -> dict[str, Any]:
-    """Run the endings of an SDK that has no cells; counts in the matrix's words."""
-    options = [
-        "-q",
-        "-n",
-        "0",
-        "--noconftest",
-        "-p",
-        "no:randomly",
-        "-p",
-        "no:asyncio",
-        "-o",
-        "filterwarnings=",
-        "-m",
-        "not slow",
-    ]
-    command = [str(binary), "-m", "pytest", *options, WIRE[sdk]]
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env={**os.environ}, check=False)
-    counts = {word: int(number) for number, word in re.findall(r"(\d+) (passed|failed|error)", done.stdout)}
-    bad = counts.get("failed", 0) + counts.get("error", 0) or int(done.returncode != 0)
-    return {"sdk": sdk, "version": version, "cells": counts.get("passed", 0) + bad, "failed": bad}
 
 
 def main() -> int:
@@ -95,11 +68,6 @@ def main() -> int:
     sdk, rows, failed = arguments.sdk, [], False
     for version in arguments.versions or ALL[sdk]:
         binary = environment(sdk, version, python(ALL[sdk].get(version, "")))
-        if sdk in WIRE:
-            row = wire(binary, sdk, version)
-            failed = failed or row["failed"] != 0
-            rows.append(row)
-            continue
         command = [binary, "-W", "ignore::ResourceWarning", "-m", "tests.matrix", "--sdk", sdk, "--run", "--json"]
         ended = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env={**os.environ}, check=False)
         failed = failed or ended.returncode != 0
