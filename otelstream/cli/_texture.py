@@ -139,7 +139,8 @@ def _log(name: str) -> Recording:
 
     made = "make it by `otelstream run --json CMD 2> FILE`"
     try:
-        recording = from_lines(Path(name).read_text(encoding="utf-8", errors="replace"))
+        with open(name, encoding="utf-8", errors="replace") as lines:
+            recording = from_lines(lines)
     except OSError as error:
         raise CommandError(f"--from {shown(name)}: {error.strerror}; {made}") from None
     if not recording.models:

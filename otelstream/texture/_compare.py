@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
@@ -13,6 +14,14 @@ from otelstream.texture._recording import Recording, Texture
 
 LEVEL: Final = 0.05  # how often a model is called different from itself, all measures together
 LEAST: Final = 10  # answers on each side; with fewer the tests' approximations are none
+_TAIL: Final = "_slow"
+_TAIL_LEAST: Final = 40  # answers on each side; of fewer no tenth can be told from another
+_SLOWEST: Final = {
+    "first_token": "first token",
+    "thinking_time": "thinking",
+    "gap_max": "longest gap",
+    "tool_pause": "tool pause",
+}
 _MOST: Final = 5000  # values of a side that are compared; of more, evenly taken ones
 
 Verdict = Literal["changed", "same", "too_few"]
@@ -84,15 +93,17 @@ class Pair:
     answers: tuple[int, int]
     left_out: tuple[dict[str, int], dict[str, int]]
     rows: tuple[Row, ...]
+    tests: int  # of all pairs together
 
     @property
     def changed(self) -> list[Row]:
         return [row for row in self.rows if row.verdict == "changed"]
 
     @property
-    def compared(self) -> list[Row]:
-        """The rows that had answers enough."""
-        return [row for row in self.rows if row.verdict != "too_few"]
+    def counts(self) -> tuple[int, int]:
+        """How many measures changed, as a whole or in their tail, and how many had answers enough to say."""
+        enough = {row.measure.key.removesuffix(_TAIL) for row in self.rows if row.verdict != "too_few"}
+        return len({row.measure.key.removesuffix(_TAIL) for row in self.changed}), len(enough)
 
     def as_dict(self) -> dict[str, Any]:
         sides = zip(("before", "after"), (self.before, self.after), self.answers, self.left_out, strict=True)
@@ -134,9 +145,11 @@ def _listed(recording: Recording) -> str:
 
 
 def compare(before: Recording, after: Recording, pairs: Sequence[tuple[str, str]]) -> list[Pair]:
-    """Compare models in pairs. What is called changed is corrected for every measure of every pair."""
+    """Compare models in pairs. What is called changed is corrected for every test of every pair."""
     sides = [(before.models[old], after.models[new]) for old, new in pairs]
     rows = [[_sides(measure, *textures) for measure in MEASURES] for textures in sides]
+    for each in rows:
+        each += [tail for row in each if (tail := _tail(row)) is not None]
     flat = [row for each in rows for row in each]
     tested = [index for index, row in enumerate(flat) if min(row.before.count, row.after.count) >= LEAST]
     judged = [_judged(flat[index], LEVEL / len(tested)) for index in tested]
@@ -144,16 +157,47 @@ def compare(before: Recording, after: Recording, pairs: Sequence[tuple[str, str]
     for index, row, p in zip(tested, judged, chances, strict=True):
         beyond = row.low is not None and row.high is not None and not row.low <= 0 <= row.high
         flat[index] = replace(row, p=p, verdict="changed" if p <= LEVEL and beyond else "same")
+    decided = iter(flat)
     return [
         Pair(
             old,
             new,
             (held_before.answers, held_after.answers),
             (dict(held_before.left_out), dict(held_after.left_out)),
-            tuple(flat[place * len(MEASURES) : (place + 1) * len(MEASURES)]),
+            tuple(_told([next(decided) for _ in each])),
+            len(tested),
         )
-        for place, ((old, new), (held_before, held_after)) in enumerate(zip(pairs, sides, strict=True))
+        for each, (old, new), (held_before, held_after) in zip(rows, pairs, sides, strict=True)
     ]
+
+
+def _tail(row: Row) -> Row | None:
+    """How many answers of each side are among the slowest tenth of both: ranks tell little of so few.
+
+    A quantile of both taken together makes Fisher's test of them exact (Mood 1950, there of the median).
+    """
+    word = _SLOWEST.get(row.measure.key)
+    if word is None or min(len(row.before.ordered), len(row.after.ordered)) < _TAIL_LEAST:
+        return None
+    edge = statistics.quantile(sorted((*row.before.ordered, *row.after.ordered)), 0.9)
+    measure = Measure(
+        row.measure.key + _TAIL, f"{word} > {row.measure.said(edge)}", "share", "the slowest tenth of both together"
+    )
+    return Row(measure, _share(*_beyond(row.before.ordered, edge)), _share(*_beyond(row.after.ordered, edge)))
+
+
+def _beyond(ordered: Sequence[float], edge: float) -> tuple[int, int]:
+    return len(ordered) - bisect_right(ordered, edge), len(ordered)
+
+
+def _told(rows: Sequence[Row]) -> Iterator[Row]:
+    """The measures, and below one its tail, where that changed."""
+    tails = {row.measure.key: row for row in rows[len(MEASURES) :]}
+    for row in rows[: len(MEASURES)]:
+        yield row
+        tail = tails.get(row.measure.key + _TAIL)
+        if tail is not None and tail.verdict == "changed":
+            yield tail
 
 
 def _sides(measure: Measure, before: Texture, after: Texture) -> Row:

@@ -52,8 +52,8 @@ def page(pairs: Sequence[Pair], judged: Sequence[Clause] = ()) -> str:
 
 def _heads(pairs: Sequence[Pair]) -> Iterator[str]:
     if len(pairs) > 1:
-        count = sum(len(pair.changed) for pair in pairs)
-        yield f"<h1><b>{count}</b> changes in <b>{len(pairs)}</b> models</h1>"
+        count = sum(pair.counts[0] for pair in pairs)
+        yield f"<h1><b>{count}</b> change{'' if count == 1 else 's'} in <b>{len(pairs)}</b> models</h1>"
         return
     names, _, rest = headline(pairs[0]).rpartition(": ")
     first, _, words = rest.partition(" of ")

@@ -111,10 +111,10 @@ class Recording:
         return json.dumps({**head, "models": {}})[:-2] + "\n" + ",\n".join(lines) + "\n}}\n"
 
 
-def from_lines(text: str) -> Recording:
+def from_lines(lines: Iterable[str]) -> Recording:
     """Read the output of `otelstream run --json`; the program's own words between it are passed over."""
     recording = Recording()
-    for line in text.splitlines():
+    for line in lines:
         try:
             record = SpanRecord.from_json(line)
             if record.is_stream:

@@ -53,12 +53,12 @@ def headline(pair: Pair, arrow: str = "→") -> str:
     names = (
         f"{plain(pair.before)} ({_answers(pair.answers[0])}) {arrow} {plain(pair.after)} ({_answers(pair.answers[1])})"
     )
-    compared = len(pair.compared)
+    changed, compared = pair.counts
     if not compared:
         return f"{names}: too few answers to say anything, {LEAST} on each side are needed"
-    if not pair.changed:
+    if not changed:
         return f"{names}: no change shown in {compared} measures"
-    return f"{names}: {len(pair.changed)} of {compared} measures changed"
+    return f"{names}: {changed} of {compared} measures changed"
 
 
 def _answers(count: int) -> str:
@@ -103,11 +103,10 @@ def sure(row: Row) -> str:
 
 def footnote(pairs: Sequence[Pair]) -> str:
     """What "sure" means here."""
-    tests = sum(len(pair.compared) for pair in pairs)
-    if not tests:
+    if not any(pair.counts[1] for pair in pairs):
         return ""
     return (
-        f"Corrected for {tests} measures together (Holm): of 100 comparisons of a model with itself at most "
+        f"Corrected for {pairs[0].tests} tests together (Holm): of 100 comparisons of a model with itself at most "
         f"{LEVEL * 100:.0f} call anything changed. In brackets: where the change lies, all of them at once with "
         f"{100 - LEVEL * 100:.0f} %."
     )

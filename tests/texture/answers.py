@@ -27,13 +27,14 @@ class Model:
     tools: float = 0.6  # share of answers with a tool call
     preamble: float = 0.85
     pause: float = 0.8
+    late: float = 0.0  # share of answers that come eight seconds later
     freezes: float = 0.02
     stopped: float = 0.03
 
     def answer(self, dice: random.Random) -> SpanRecord:
         """One answer, from the request to its end."""
         mood = dice.lognormvariate(0, 0.25)  # this answer's own pace: what makes its chunks go together
-        at = first_chunk = _tailed(dice, self.first_token, 0.5)
+        at = first_chunk = _tailed(dice, self.first_token, 0.5) + (8 if self.late and dice.random() < self.late else 0)
         cadence = Cadence()
         cadence.open(at)
         thought = dice.random() < self.thinks

@@ -42,6 +42,28 @@ def test_what_was_planted_is_found(change: dict[str, float], measure: str) -> No
     assert measure in found(against(Model(), replace(Model(), **change), 50, "planted"))
 
 
+def test_a_tail_that_grew_is_found() -> None:
+    """One answer in eight comes eight seconds late: the whole hardly moved, and the slowest tenth did."""
+    pair = against(Model(thinks=0), Model(thinks=0, late=0.13), 200, 11)
+
+    (row,) = pair.changed
+    assert (row.measure.key, row.measure.unit) == ("first_token_slow", "share")
+    assert row.measure.name == "first token > 2.3 s"
+    assert pair.counts == (1, 11)  # no answer thinks
+
+
+def test_a_tail_is_looked_at_where_it_can_be_told() -> None:
+    """Of few answers none is; what moved as a whole counts once, whatever its tail did."""
+    moved = against(Model(thinks=0), Model(thinks=0, first_token=9), 200, "moved")
+    few = against(Model(), Model(), 35, "few")
+    many = against(Model(), Model(), 200, "many")
+
+    assert found(moved) == {"first_token", "first_token_slow"}
+    assert moved.counts[0] == 1
+    assert [row.measure.key for row in many.rows] == [measure.key for measure in MEASURES]
+    assert few.tests < many.tests == len(MEASURES) + 4
+
+
 @pytest.mark.slow
 def test_the_same_model_twice_as_often_as_is_promised() -> None:
     """200 answers each, 200 times: called different in at most 5 %; each comparison well under two seconds."""

@@ -13,8 +13,9 @@ import pytest
 
 from otelstream import _semconv as names
 from otelstream.texture import _recording
-from otelstream.texture._measures import MEASURES
+from otelstream.texture._measures import MEASURES, values
 from otelstream.texture._recording import Recording, RecordingError, from_lines, load
+from otelstream.view._record import Moment, SpanRecord
 from texture.answers import Model
 
 CANARY = "the-secret-of-the-answer"
@@ -39,6 +40,52 @@ def test_a_recording_comes_back(path: Path) -> None:
     assert held.answers + sum(held.left_out.values()) == 20
     assert {*held.numbers, *held.shares} == {measure.key for measure in MEASURES}
     assert all(values == sorted(values) for values in held.numbers.values())
+
+
+def test_what_one_answer_says() -> None:
+    """One value for each measure, from what its span says: a thinking answer that calls two tools, and froze once."""
+    ready = {names.TOOL_CALL_PAUSE: 0.8, names.TOOL_CALL_PREAMBLE: True}
+    record = SpanRecord(
+        *("chat", "otelstream", "", "", 0.0, 9.0, "UNSET"),
+        {
+            names.OUTCOME: "completed",
+            names.TIME_TO_FIRST_CHUNK: 0.5,
+            names.TIME_TO_FIRST_TOKEN: 3.0,
+            names.GAP_P50: 0.02,
+            names.GAP_P95: 0.1,
+            names.GAP_MAX: 0.8,
+            names.VISIBLE_CHARS: 400,
+            names.OUTPUT_RATE: 42.0,
+            names.STALLS: 2,
+            names.STALLS_PROVIDER: 1,
+        },
+        (
+            Moment(names.EVENT_FIRST_CHUNK, 0.5, {names.BLOCK_KIND: "thinking"}),
+            Moment(names.EVENT_CADENCE, 4.0, {names.CADENCE_CHUNKS: 32, names.CADENCE_CHARS: 330}),
+            Moment(names.EVENT_TOOL_READY, 5.0, ready),
+            Moment(names.EVENT_TOOL_READY, 6.0, {**ready, names.TOOL_CALL_PAUSE: 0.0}),
+            Moment(names.EVENT_CADENCE, 8.0, {names.CADENCE_CHUNKS: 17, names.CADENCE_CHARS: 170}),
+        ),
+        1,
+    )
+
+    assert dict(values(record)) == {
+        "first_token": 3.0,
+        "thinking": 1.0,
+        "thinking_time": 2.5,
+        "chunk_size": 10.0,  # 500 characters, of the first chunk and the 49 after it
+        "output_rate": 42.0,
+        "gap_p50": 0.02,
+        "gap_p95": 0.1,
+        "gap_max": 0.8,
+        "tool_pause": 0.8,  # of the first call: the second comes with it
+        "preamble": 1.0,
+        "length": 400.0,
+        "stalls": 1.0,
+    }
+    own = replace(record, attributes={**record.attributes, names.STALLS_PROVIDER: 0}, events=record.events[1:2])
+    assert dict(values(own))["stalls"] == 0  # who reads was slow, not the provider
+    assert not {"thinking", "thinking_time", "tool_pause", "preamble"} & dict(values(own)).keys()
 
 
 def test_only_whole_answers_are_measured() -> None:
@@ -71,7 +118,7 @@ def test_lines_of_run_between_what_a_program_says(path: Path) -> None:
     tool = replace(records[0], attributes={names.TOOL_CALL_ID: CANARY})
     lines = [f"warning: {CANARY}", *(each.to_json() for each in (*records, tool)), "{}", '{"name": 1}', "[1]", "7", ""]
 
-    recording = from_lines("\n".join(lines))
+    recording = from_lines(lines)
 
     (texture,) = recording.models.values()
     assert texture.answers + sum(texture.left_out.values()) == 5

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import random
-from itertools import product
+from itertools import combinations, product
+from statistics import NormalDist, pstdev
 
 import pytest
 
@@ -52,6 +53,21 @@ def test_rank_test_of_a_textbook() -> None:
 
     assert larger == pytest.approx(15 / 50)
     assert p == pytest.approx(0.2446, abs=5e-4)
+
+
+def test_ties_narrow_the_ranks() -> None:
+    """The deviation is that of every way in which tied values can fall to the two sides."""
+    pooled, n = [1.0, 1, 1, 2, 2, 3, 3, 3], 3
+    larger = [
+        sum((after > before) + (after == before) / 2 for before, after in product(chosen, rest))
+        for places in combinations(range(len(pooled)), n)
+        for chosen, rest in [([pooled[i] for i in places], [v for i, v in enumerate(pooled) if i not in places])]
+    ]
+    z = (abs(larger[0] - n * (len(pooled) - n) / 2) - 0.5) / pstdev(larger)
+
+    p, _ = statistics.rank_test(pooled[:n], pooled[n:])
+
+    assert p == pytest.approx(2 * NormalDist().cdf(-z))
 
 
 @pytest.mark.parametrize("seed", range(20))
