@@ -19,10 +19,12 @@ if TYPE_CHECKING:
         open_streams,
         uninstrument,
     )
+    from otelstream._face.judges import STOP, judge
     from otelstream._face.tools import tool, tool_call
     from otelstream._face.turns import turn
 
 __all__ = [
+    "STOP",
     "ConfigurationError",
     "OtelStreamInstrumentor",
     "OtelstreamError",
@@ -32,6 +34,7 @@ __all__ = [
     "current_stream",
     "get_stream",
     "instrument",
+    "judge",
     "on_repetition",
     "on_stream_end",
     "open_streams",
@@ -48,6 +51,7 @@ __all__ = [
 _MODULES = {
     "_face.actions": {"client_gone", "record_action", "record_retraction", "record_stop"},
     "_errors": {"ConfigurationError", "OtelstreamError", "ToolWithheld", "UnsupportedVersionError"},
+    "_face.judges": {"STOP", "judge"},
     "_face.tools": {"tool", "tool_call"},
     "_face.turns": {"turn"},
 }

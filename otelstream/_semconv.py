@@ -45,6 +45,7 @@ Trigger = Literal[
     "generator_close",
     "client_disconnect",
     "user_stop",
+    "judge",
     "gc",
     "shutdown",
 ]
@@ -60,7 +61,7 @@ Evidence = Literal["decorator", "runner", "span", "tool_result"]
 SideEffect = Literal["committed", "running", "discarded", "withheld", "compensated"]
 RetractionReason = Literal["guardrail", "tool_failed", "contradicted", "other"]
 HopOutcome = Literal["completed", "client_disconnect", "failed", "failed_after_200"]
-ObjectiveKind = Literal["first_token", "completion", "integrity"]
+ObjectiveKind = Literal["first_token", "completion", "integrity", "reversal"]
 ObjectiveResult = Literal["good", "bad", "excluded"]
 
 STREAM_STATES: Final = get_args(StreamState)
@@ -139,6 +140,7 @@ OBJECTIVE_RESULT: Final = "otelstream.objective.result"
 OBJECTIVE_FIRST_TOKEN: Final = "otelstream.objective.first_token"
 OBJECTIVE_COMPLETION: Final = "otelstream.objective.completion"
 OBJECTIVE_INTEGRITY: Final = "otelstream.objective.integrity"
+OBJECTIVE_REVERSAL: Final = "otelstream.objective.reversal"
 OBJECTIVES_HASH: Final = "otelstream.objectives.hash"
 
 TURN_ID: Final = "otelstream.turn.id"
@@ -193,6 +195,15 @@ RETRACTION_VISIBLE_CHARS: Final = "otelstream.retraction.visible_chars"
 RETRACTION_EXPOSURE: Final = "otelstream.retraction.exposure"
 ACTION_VISIBLE_CHARS: Final = "otelstream.action.visible_chars"
 ACTION_LEAD: Final = "otelstream.action.lead"
+JUDGE: Final = "otelstream.judge.name"
+VERDICT: Final = "otelstream.judge.verdict"
+VERDICT_VISIBLE_CHARS: Final = "otelstream.verdict.visible_chars"
+VERDICT_SINCE_FIRST_TOKEN: Final = "otelstream.verdict.since_first_token"
+REVERSAL_FROM: Final = "otelstream.reversal.from"
+REVERSAL_TO: Final = "otelstream.reversal.to"
+REVERSAL_EXPOSURE: Final = "otelstream.reversal.exposure"
+REVERSAL_EXPOSED_CHARS: Final = "otelstream.reversal.exposed_chars"
+REVERSAL_ACTED_ON: Final = "otelstream.reversal.acted_on"
 HOP_OUTCOME: Final = "otelstream.hop.outcome"
 FOLDED_WHAT: Final = "otelstream.folded.what"
 GAP_LE: Final = "le"  # Prometheus's own word for a bucket's bound, so that histogram_quantile() reads it
@@ -214,6 +225,8 @@ EVENT_CANCEL_REQUESTED: Final = "otelstream.cancel.requested"
 EVENT_CANCEL_OUTCOME: Final = "otelstream.cancel.outcome"
 EVENT_RETRACTION: Final = "otelstream.retraction"
 EVENT_ACTION: Final = "otelstream.action"
+EVENT_VERDICT: Final = "otelstream.verdict"
+EVENT_REVERSAL: Final = "otelstream.reversal"
 
 MAX_EVENTS: Final = 32  # on one stream
 
@@ -322,6 +335,24 @@ EVENTS: Final[tuple[Event, ...]] = (
         (RETRACTION_REASON, RETRACTION_VISIBLE_CHARS, RETRACTION_EXPOSURE),
     ),
     Event(EVENT_ACTION, "the user acted on what was there so far", (ACTION_VISIBLE_CHARS, ACTION_LEAD)),
+    Event(
+        EVENT_VERDICT,
+        "a judge of the application's changed its verdict on the visible text, or stopped the stream (`stop`)",
+        (JUDGE, VERDICT, VERDICT_VISIBLE_CHARS, VERDICT_SINCE_FIRST_TOKEN),
+    ),
+    Event(
+        EVENT_REVERSAL,
+        "a verdict that had been shown was taken back: after how long, and whether the user had acted on it",
+        (
+            JUDGE,
+            REVERSAL_FROM,
+            REVERSAL_TO,
+            VERDICT_VISIBLE_CHARS,
+            REVERSAL_EXPOSURE,
+            REVERSAL_EXPOSED_CHARS,
+            REVERSAL_ACTED_ON,
+        ),
+    ),
     Event(EVENT_CHUNK, "one chunk (chunk_events=all only)", (BLOCK_KIND, CHUNK_GAP, CHUNK_CHARS)),
 )
 
@@ -373,6 +404,7 @@ SPAN_ATTRIBUTES: Final[tuple[SpanAttribute, ...]] = (
     SpanAttribute(OBJECTIVE_FIRST_TOKEN, "string", "verdict: `good`, `bad` or `excluded`"),
     SpanAttribute(OBJECTIVE_COMPLETION, "string", "verdict"),
     SpanAttribute(OBJECTIVE_INTEGRITY, "string", "verdict"),
+    SpanAttribute(OBJECTIVE_REVERSAL, "string", "verdict, where such an objective is asked for"),
     SpanAttribute(TURN_ID, "string", "the turn the stream belongs to"),
     SpanAttribute(ROUTE, "string", "the route that the application gave its turn"),
     SpanAttribute(REQUEST_ID, "string", "the provider's request id"),
@@ -431,6 +463,8 @@ MAX_FOLDED_PAIRS: Final = 3  # of operation and provider that keep their names i
 MAX_FOLDED_SETS: Final = 2 * (MAX_FOLDED_PAIRS + 1)  # each pair, and `_OTHER`: with a route and without
 MAX_TOOL_NAMES: Final = 64
 MAX_ERROR_TYPES: Final = 16
+MAX_JUDGES: Final = 8
+MAX_VERDICTS: Final = 8  # of one judge
 
 MetricKind = Literal["counter", "histogram", "observable_counter", "observable_up_down_counter", "gauge"]
 
@@ -740,6 +774,37 @@ ACTION_LEAD_TIME: Final = _h(
     lean="process",
     lean_bounds=LEAN_LEAD_BOUNDS,
 )
+VERDICTS: Final = _c(
+    "otelstream.verdicts",
+    "{verdict}",
+    "Verdicts that judges gave, changes only; `stop`: streams that they stopped",
+    JUDGE,
+    VERDICT,
+    scope="process",
+    lean="process",
+)
+REVERSALS: Final = _c(
+    "otelstream.reversals",
+    "{reversal}",
+    "Verdicts that were shown and then taken back",
+    JUDGE,
+    VERDICT,
+    REVERSAL_ACTED_ON,
+    scope="process",
+    lean="process",
+)
+REVERSAL_EXPOSURE_TIME: Final = _h(
+    "otelstream.reversal.exposure",
+    "s",
+    "How long a verdict stood that was then taken back",
+    JUDGE,
+    VERDICT,
+    bounds=LEAD_BOUNDS,
+    scope="process",
+    lean="process",
+    wide=(VERDICT,),
+    lean_bounds=LEAN_LEAD_BOUNDS,
+)
 HOP_FIRST_BYTE: Final = _h(
     "otelstream.hop.first_byte",
     "s",
@@ -872,6 +937,9 @@ LABELS: Final[tuple[Label, ...]] = (
     Label(CANCEL_AT, get_args(CancelAt)),
     Label(SIDE_EFFECT, get_args(SideEffect)),
     Label(RETRACTION_REASON, get_args(RetractionReason)),
+    Label(JUDGE, limit=MAX_JUDGES),
+    Label(VERDICT, limit=MAX_JUDGES * MAX_VERDICTS + 1),
+    Label(REVERSAL_ACTED_ON, ("true", "false")),
     Label(HOP_OUTCOME, get_args(HopOutcome)),
     Label(FOLDED_WHAT, get_args(Folded)),
     Label(VERSION, limit=1),

@@ -28,6 +28,7 @@ from opentelemetry.util._once import Once
 
 import otelstream
 from otelstream._core.emit import observed
+from otelstream._core.process import judges
 from otelstream._core.process import runtime as process
 from otelstream._core.tools.registry import declared
 from otelstream._face import instrumentor
@@ -75,5 +76,6 @@ def _as_a_fresh_process() -> None:
     _at_first.append(dict(declared))
     declared.clear()  # tools that a test declared: what the model calls so elsewhere is none of them
     declared.update(_at_first[0])
+    judges._declared.clear()
     for name in ("otelstream", "anthropic"):
         logging.getLogger(name).setLevel(logging.NOTSET)

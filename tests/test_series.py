@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
-from itertools import product
+from itertools import permutations, product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,6 +28,7 @@ from otelstream._core.process.runtime import Runtime
 from otelstream._core.record import known
 from otelstream._core.record.cadence import Gaps
 from otelstream._core.record.ending import cancelled
+from otelstream._core.record.hearing import Change
 from otelstream._core.record.objectives import Objective, Objectives
 from otelstream._face import config
 from otelstream._stainless import faults
@@ -77,7 +78,7 @@ def ended(model: str, route: str | None, outcome: str, fault: str, phase: str, w
         operation="chat", provider="anthropic", model=model, route=route, span=None, outcome=outcome, fault=fault,
         phase=phase, duration=3.0, error_type=word, time_to_first_token=0.4 if shown else None,
         first_token_kind="text", cache="none", first_chunk_kind="thinking", time_to_first_chunk=0.2, stalls=(),
-        output_rate=50.0 if outcome == "completed" else None, repetitions=(), actions=(), end_at=9.0,
+        output_rate=50.0 if outcome == "completed" else None, repetitions=(), actions=(), changes=(), end_at=9.0,
         cadence=SimpleNamespace(all=gaps), foreign=False, usage={s.INPUT_TOKENS: 10, s.OUTPUT_TOKENS: 20}, cancel=None,
         suppressed=False, first_token_at=1.0,
     )  # fmt: skip
@@ -98,6 +99,12 @@ def endings(model: str, route: str | None) -> Iterator[Any]:
     for kind in ("text", "thinking", "tool_input"):
         loop = SimpleNamespace(kind=kind, repetition=SimpleNamespace(wasted=500))
         yield ended(*common, repetitions=[loop], actions=[(8.0, None)])
+    for judge, verdicts in (("safe", ("yes", "no", "qualified")), ("guard", ("clean", "address"))):
+        for before, after in permutations(verdicts, 2):
+            first = Change(judge, before, 10, 1.0)
+            for actions in ((), [(1.5, 20)]):
+                yield ended(*common, changes=[first, Change(judge, after, 90, 2.0, first)], actions=actions)
+        yield ended(*common, changes=[Change(judge, "stop", 10, 1.0)])
     for (trigger, propagation), at in product(TRIGGERS, ("before_output", "text", "tool_input")):
         cancel = SimpleNamespace(
             trigger=trigger, propagation=propagation, where=at, at=2.0, close_delay=0.1, delivered_chars=9

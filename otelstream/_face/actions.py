@@ -97,17 +97,23 @@ def record_retraction(*, reason: s.RetractionReason = "other", turn: str | None 
     return True
 
 
-def record_action(*, turn: str | None = None) -> bool:
+def record_action(*, turn: str | None = None, visible_chars: int | None = None) -> bool:
     """The user acted on what was there so far: how long before the end of the stream is recorded.
 
+    `visible_chars`: characters that the page showed then, where it says so; without it those that had arrived here.
     Returns whether there was a stream to act on.
+
+    Raises:
+        ConfigurationError: for a count that is none.
     """
+    if visible_chars is not None and (not isinstance(visible_chars, int) or visible_chars < 0):
+        raise ConfigurationError(f"visible_chars={visible_chars!r} is no count of characters: leave it out or count")
     try:
         now = clock()
         stream = _newest(turn)
         if stream is None:
             return False
-        _, _, visible = arrived(stream)
+        visible = arrived(stream)[2] if visible_chars is None else visible_chars
         if stream.ending is None and len(stream.actions) < MAX_ACTIONS:
             stream.actions.append((now, visible))
         else:
@@ -119,7 +125,9 @@ def record_action(*, turn: str | None = None) -> bool:
 
 
 def _newest(id: str | None) -> StreamObservation | None:  # noqa: A002
-    turn = turns.current() if id is None else turns.find(str(id))
+    if id is None:
+        return turns.newest()
+    turn = turns.find(str(id))
     return turn.newest() if turn is not None else None
 
 

@@ -232,8 +232,7 @@ def get_stream(stream: object) -> StreamView:
 
 def current_stream() -> StreamView:
     """View the newest stream of the current turn, open or ended, until the next one opens; unobserved before any."""
-    turn = turns.current()
-    return StreamView(turn.newest() if turn is not None else None)
+    return StreamView(turns.newest())
 
 
 def open_streams() -> tuple[StreamView, ...]:

@@ -11,10 +11,11 @@ from otelstream import _semconv as s
 from otelstream._core.record.batch import arrived
 from otelstream._core.record.call import ToolCall
 from otelstream._core.record.cancel import Cancel, Ledger
+from otelstream._core.record.hearing import Heard
 from otelstream._core.record.stream import StreamObservation
 
 T = TypeVar("T")
-_NOT_PLAIN = ("ledger", "tool_calls")
+_NOT_PLAIN = ("judges", "ledger", "tool_calls")
 
 
 class _Known(Generic[T]):
@@ -101,6 +102,13 @@ class StreamView:
     )
     tool_calls = _Known[tuple[ToolCall, ...]](
         "The tool calls that the model asked for.", lambda stream: tuple(stream.all_tool_calls())
+    )
+
+    judges = _Known[tuple[Heard, ...]](
+        "What became of each judge: its last verdict, its reversals, what it cost.",
+        lambda stream: (
+            stream.heard if stream.visible is None else tuple(hearing.heard() for hearing in stream.visible.hearings)
+        ),
     )
 
     @property

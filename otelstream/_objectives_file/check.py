@@ -125,6 +125,7 @@ def _promises(
                 row["models"] or (),
                 row["routes"] or (),
                 frozenset(row["faults"] or INTEGRITY_FAULTS),
+                row["judges"] or (),
             ),
             usual if own is None else _burn_rates(own, place, window),
             row["min_bad"] or min_bad,

@@ -67,6 +67,7 @@ _OBJECTIVE: Final = Table(
             "What breaks integrity",
             when=("kind", ("integrity",)),
         ),
+        Field("judges", Names(_NAME, "safe-to-ship"), "Only verdicts of these", when=("kind", ("reversal",))),
         Field("min_bad", Whole(3), _MIN_BAD_SAYS),
         Field("burn_rates", _PAIRS, _PAIRS_SAY),
         Field("description", _LINE, default=""),

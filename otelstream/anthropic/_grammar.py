@@ -134,7 +134,9 @@ def _block_start(event: dict[str, Any]) -> Iterator[f.Fact]:
     elif kind in ("text", "thinking"):
         whole = given.word(block.get(kind))
         block_kind: s.BlockKind = "text" if kind == "text" else "thinking"
-        yield f.Opened(key, block_kind, visible=kind == "text", whole=None if whole is None else len(whole))
+        visible = kind == "text"
+        text = whole or "" if visible else ""
+        yield f.Opened(key, block_kind, visible=visible, whole=None if whole is None else len(whole), text=text)
     else:
         if kind == "fallback":
             yield f.Identity(None, given.word(given.obj(block.get("to")).get("model")))

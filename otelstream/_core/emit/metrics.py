@@ -18,6 +18,7 @@ from otelstream._core.emit.labels import Common
 from otelstream._core.emit.observed import Key, Source, observed
 from otelstream._core.record.call import ToolCall
 from otelstream._core.record.cancel import Cancel
+from otelstream._core.record.hearing import Change
 from otelstream._core.record.objectives import Objective
 from otelstream._core.record.settings import Settings
 from otelstream._core.record.stream import StreamObservation
@@ -197,6 +198,8 @@ class Metrics:
             add(s.STREAM_REPETITION_WASTED, loop.repetition.wasted, labels={s.BLOCK_KIND: loop.kind})
         for when, _ in stream.actions:
             add(s.ACTION_LEAD_TIME, max(0.0, (stream.end_at or when) - when))
+        for change in stream.changes:
+            points.extend(self._verdict(change, stream.actions))
         gaps = stream.cadence.all
         if gaps.count:
             add(s.STREAM_GAP_MAX, gaps.longest)
@@ -214,6 +217,18 @@ class Metrics:
             labels = _judged(objective.name, result)
             self._observed.count(s.OBJECTIVE_TOTAL, labels)
             self._observed.count(s.OBJECTIVE_STREAMS, {**common.route, **labels})
+
+    def verdict(self, change: Change) -> None:
+        """Count a verdict that came after the end of its stream."""
+        outbox.emit(deque(self._verdict(change)))
+
+    def _verdict(self, change: Change, actions: Iterable[tuple[float, int]] = ()) -> Iterator[outbox.Step]:
+        yield from self._points(s.VERDICTS, None, {s.JUDGE: change.judge, s.VERDICT: change.verdict})
+        if change.before is None or not change.reversal:
+            return
+        taken_back: dict[str, str | bool] = {s.JUDGE: change.judge, s.VERDICT: change.before.verdict}
+        yield from self._points(s.REVERSAL_EXPOSURE_TIME, None, dict(taken_back), change.exposure)
+        yield from self._points(s.REVERSALS, None, {**taken_back, s.REVERSAL_ACTED_ON: change.acted_on(actions)})
 
     def stopped_between(self, stream: StreamObservation, trigger: s.Trigger) -> None:
         """Count a stop that came when `stream` was over and no other one followed."""

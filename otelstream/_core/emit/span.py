@@ -182,6 +182,7 @@ def summary(stream: StreamObservation) -> dict[str, AttributeValue]:
         ("first_token", s.OBJECTIVE_FIRST_TOKEN),
         ("completion", s.OBJECTIVE_COMPLETION),
         ("integrity", s.OBJECTIVE_INTEGRITY),
+        ("reversal", s.OBJECTIVE_REVERSAL),
     ):
         results = [result for objective, result in stream.judged if objective.kind == kind]
         if results:

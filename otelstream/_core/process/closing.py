@@ -7,6 +7,7 @@ one decides and emits, the others return.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from typing import cast
 
@@ -19,11 +20,14 @@ from otelstream._core.record import batch
 from otelstream._core.record.call import ToolCall
 from otelstream._core.record.cancel import Cancel
 from otelstream._core.record.ending import Ending
+from otelstream._core.record.hearing import Change
 from otelstream._core.record.stream import StreamObservation, clock
 from otelstream._core.record.text import printable
 from otelstream._core.record.verdict import cancel_of, with_protocol
 from otelstream._core.tools import hold
 from otelstream._trouble import trouble
+
+JUDGES_PATIENCE = 0.02  # seconds that the end of a stream waits for judges that are usually quick
 
 
 def end(stream: StreamObservation, ending: Ending, at: float | None = None) -> None:
@@ -64,6 +68,7 @@ def _complete(stream: StreamObservation, ending: Ending, at: float | None) -> No
     silence = stream.silence
     now = clock()
     batch.left_open(stream, stream.last)
+    _hear(stream)
     if at is None:
         at = max(stream.last, stream.activity)
         # What stops the wait is an activity too: a time-out, a cut, a task's cancel.
@@ -79,6 +84,15 @@ def _complete(stream: StreamObservation, ending: Ending, at: float | None) -> No
     stream.cancel = cancel_of(stream, stream.ending, at)
     stream.emitted_at = now
     _last_events(stream, at, now)
+
+
+def _hear(stream: StreamObservation) -> None:
+    """Take the last word of the judges that read the text, and let go of it."""
+    visible, stream.visible = stream.visible, None
+    if visible is not None:
+        waits = not outbox.finalising() and not outbox.reentered()  # else somebody's lock may be held here
+        stream.changes = visible.close(stream.last, JUDGES_PATIENCE if waits else 0.0)
+        stream.heard = tuple(hearing.heard() for hearing in visible.hearings)
 
 
 def _judge(stream: StreamObservation) -> None:
@@ -154,6 +168,9 @@ def _last_events(stream: StreamObservation, at: float, now: float) -> None:
     for when, visible in stream.actions:
         attributes = {s.ACTION_VISIBLE_CHARS: visible, s.ACTION_LEAD: at - when}
         stream.event(s.EVENT_ACTION, when, attributes)
+    for change in stream.changes:
+        for name, values in _change_events(stream, change):
+            stream.event(name, change.at, values)
     if stream.cancel is not None:
         _cancel_events(stream, stream.cancel, at)
     if ending.fault not in ("none", "repetition"):
@@ -164,6 +181,28 @@ def _last_events(stream: StreamObservation, at: float, now: float) -> None:
             attributes[s.FAILURE_SINCE_FIRST_TOKEN] = at - stream.first_token_at
         stream.event(s.EVENT_FAILURE, at, attributes)
     stream.events.sort(key=lambda event: event[1])
+
+
+def _change_events(stream: StreamObservation, change: Change) -> Iterator[tuple[str, dict[str, AttributeValue]]]:
+    shown: dict[str, AttributeValue] = {
+        s.JUDGE: change.judge, s.VERDICT: change.verdict, s.VERDICT_VISIBLE_CHARS: change.position
+    }  # fmt: skip
+    if stream.first_token_at is not None:
+        shown[s.VERDICT_SINCE_FIRST_TOKEN] = max(0.0, change.at - stream.first_token_at)
+    yield s.EVENT_VERDICT, shown
+    if change.before is not None and change.reversal:
+        yield (
+            s.EVENT_REVERSAL,
+            {
+                s.JUDGE: change.judge,
+                s.REVERSAL_FROM: change.before.verdict,
+                s.REVERSAL_TO: change.verdict,
+                s.VERDICT_VISIBLE_CHARS: change.position,
+                s.REVERSAL_EXPOSURE: change.exposure,
+                s.REVERSAL_EXPOSED_CHARS: change.position - change.before.position,
+                s.REVERSAL_ACTED_ON: change.acted_on(stream.actions),
+            },
+        )
 
 
 def _ready_attributes(call: ToolCall) -> dict[str, AttributeValue]:

@@ -18,7 +18,7 @@ from otelstream._core.emit import outbox
 from otelstream._core.emit import span as emitted
 from otelstream._core.emit.metrics import Metrics
 from otelstream._core.emit.observed import everywhere
-from otelstream._core.process import drops, stopping
+from otelstream._core.process import drops, judges, stopping
 from otelstream._core.process.closing import disown, end
 from otelstream._core.record.call import ToolCall
 from otelstream._core.record.ending import abandoned
@@ -89,6 +89,7 @@ class Runtime:
         )
         turn.add(stream)  # before it is asked: a Stop that comes meanwhile finds it here or there
         stopping.inherit(stream, turn)
+        judges.attend(stream)
         turns.begun(stream)
         registry.sweep()
         if not self._sees_tool_spans:  # not earlier: the provider may be set after `instrument()`
@@ -302,6 +303,7 @@ def _after_fork() -> None:
     registry.restart()
     turns.restart()
     stopping.restart()
+    judges.restart()
     for runtime in runtimes():
         runtime.restart()
     for observed in everywhere():

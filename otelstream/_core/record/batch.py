@@ -10,6 +10,7 @@ from otelstream import _semconv as s
 from otelstream._core.record.block import Block
 from otelstream._core.record.facts import Delta
 from otelstream._core.record.stream import StreamObservation
+from otelstream._trouble import trouble
 
 NO_DATA = "\0"  # in the place of the data that an event lacks where each must have some
 BATCH = 32  # chunks summed at once: with 48 a chunk costs 50 ns less, and an open stream keeps 3 KiB more
@@ -20,6 +21,8 @@ def countdown(stream: StreamObservation) -> int:
     if stream.first_token_at is None and (stream.first_chunk_at is None or stream.block.visible):
         return 1
     room = stream.cadence.room
+    if stream.visible is not None and room > stream.visible.room:
+        room = stream.visible.room
     return BATCH if room > BATCH else room  # noqa: FURB136  # cheaper than min()
 
 
@@ -101,7 +104,22 @@ def add(stream: StreamObservation, block: Block, gaps: list[float], chunks: int,
             _withdraw(block)
         block.add_input(text, gaps)
     stream.add_chunks(kind, gaps, longest, chunks, len(text), at)
-    return stream.runtime.settings.repetition and stream.repeats(block, text, at)
+    stop = stream.runtime.settings.repetition and stream.repeats(block, text, at)
+    return stop if stream.visible is None else _shown(stream, block, text, chunks, at) or stop
+
+
+def _shown(stream: StreamObservation, block: Block, text: str, chunks: int, at: float) -> bool:
+    """Give judges what is visible of a batch; True when one of them asked for the stream's end."""
+    visible = stream.visible
+    if visible is None:
+        return False
+    if block.kind == "text":
+        try:
+            visible.add(block.key, text, chunks, at)
+        except Exception:
+            stream.visible = None
+            trouble("giving the text to the judges")
+    return visible.stop
 
 
 def _withdraw(block: Block) -> None:
@@ -133,8 +151,8 @@ def add_delta(stream: StreamObservation, delta: Delta, data: str, at: float) -> 
     return stop
 
 
-def add_whole(stream: StreamObservation, block: Block, chars: int, at: float) -> None:
-    """Add a block that arrived with its start event: one chunk."""
+def add_whole(stream: StreamObservation, block: Block, chars: int, text: str, at: float) -> None:
+    """Add a block that arrived with its start event: one chunk; `text` is what of it a user sees."""
     kind = block.kind or "other"
     gaps: list[float] = []
     if stream.first_chunk_at is None:
@@ -147,6 +165,8 @@ def add_whole(stream: StreamObservation, block: Block, chars: int, at: float) ->
         stream.first_token("tool_input" if kind == "tool_input" else "text", at)
     stream.add_chunks(kind, gaps, stream.carry, 1, chars, at)
     stream.carry = 0.0
+    if text and stream.visible is not None:
+        _shown(stream, block, text, 1, at)
 
 
 def source_of(stream: StreamObservation, at: float, gap: float) -> s.StallSource:

@@ -31,6 +31,7 @@ class Opened(NamedTuple):
     visible: bool = False  # whether its chunks are what a user sees
     server_tool: bool = False  # the provider runs a tool of its own until the next block
     whole: int | None = None  # characters of a chunk that arrived with it; 0 for one that has no text
+    text: str = ""  # the characters themselves, where a user sees them
 
 
 class Delta(NamedTuple):

@@ -86,7 +86,7 @@ def _open(stream: StreamObservation, fact: f.Opened, at: float) -> None:
     stream.block_opened(block)
     stream.grammar.learned("", "")
     if fact.whole is not None:
-        add_whole(stream, block, fact.whole, at)
+        add_whole(stream, block, fact.whole, fact.text, at)
 
 
 def close(stream: StreamObservation, fact: f.Closed, at: float) -> None:

@@ -19,6 +19,7 @@ from otelstream._core.record.cancel import Ask, Cancel
 from otelstream._core.record.ending import Ending, by_finish_reason, identity
 from otelstream._core.record.facts import Key
 from otelstream._core.record.grammar import Grammar
+from otelstream._core.record.hearing import Change, Heard, Visible
 from otelstream._core.record.host import Host, Turn
 from otelstream._core.record.objectives import Objective, succeeded_then_failed
 from otelstream._core.record.place import Reader
@@ -57,14 +58,15 @@ class Known:
 
     __slots__ = (
         "__weakref__", "actions", "activity", "attached", "attempts", "block", "blocks", "cache", "cadence", "cancel",
-        "carry", "chars", "choices", "chunks", "datas", "drop", "emitted", "emitted_at", "end_at", "ending", "events",
-        "exhausted", "finish_raw", "finish_reason", "finishes", "first_chunk_at", "first_chunk_kind", "first_token_at",
-        "first_token_kind", "foreign", "garbled", "grammar", "judged", "last", "last_attempt_at", "last_chunk_at",
-        "last_data", "leftover", "loop", "loops", "model", "native", "native_end", "once", "opened_under", "operation",
-        "output_tools", "own_span", "ping_seen", "provider", "reader", "rechunked", "refusal", "request_id",
-        "response_at", "response_id", "response_model", "route", "runtime", "server_tool", "span", "stalls", "started",
-        "started_ns", "stop_asked", "summing", "suppressed", "text_before", "told", "tool_calls", "turn", "undecodable",
-        "unseen", "usage", "verdict", "visible_chars", "waiters", "waiting_since", "waits",
+        "carry", "changes", "chars", "choices", "chunks", "datas", "drop", "emitted", "emitted_at", "end_at",
+        "ending", "events", "exhausted", "finish_raw", "finish_reason", "finishes", "first_chunk_at",
+        "first_chunk_kind", "first_token_at", "first_token_kind", "foreign", "garbled", "grammar", "heard", "judged",
+        "last", "last_attempt_at", "last_chunk_at", "last_data", "leftover", "loop", "loops", "model", "native",
+        "native_end", "once", "opened_under", "operation", "output_tools", "own_span", "ping_seen", "provider",
+        "reader", "rechunked", "refusal", "request_id", "response_at", "response_id", "response_model", "route",
+        "runtime", "server_tool", "span", "stalls", "started", "started_ns", "stop_asked", "summing", "suppressed",
+        "text_before", "told", "tool_calls", "turn", "undecodable", "unseen", "usage", "verdict", "visible",
+        "visible_chars", "waiters", "waiting_since", "waits",
     )  # fmt: skip
 
     def __init__(
@@ -135,6 +137,9 @@ class Known:
         self.stop_asked: Ask | None = None
         self.cancel: Cancel | None = None
         self.actions: list[tuple[float, int]] = []  # when the user acted, and what was there
+        self.visible: Visible | None = None  # the text, while there are judges to read it
+        self.changes: list[Change] = []  # of their verdicts
+        self.heard: tuple[Heard, ...] = ()  # what became of each judge
         self.emitted = False
         self.emitted_at: float | None = None
         self.loops: list[Loop] = []
@@ -175,6 +180,11 @@ class Known:
     def by_finish(self) -> Ending:
         """How a stream ended that nothing broke: as its finish reason says."""
         return by_finish_reason("content_filter" if self.refusal else self.finish_reason or "stop")
+
+    @property
+    def reversals(self) -> dict[str, int]:
+        """How often each judge that had a verdict took one back."""
+        return {judge.name: judge.reversals for judge in self.heard if judge.verdict is not None}
 
     def all_tool_calls(self) -> list[ToolCall]:
         """The tool calls so far, those whose input is still streaming included."""

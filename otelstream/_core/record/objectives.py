@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Final, Protocol
 
@@ -42,11 +42,13 @@ class Judged(Protocol):
     def duration(self) -> float | None: ...
     @property
     def time_to_first_token(self) -> float | None: ...
+    @property
+    def reversals(self) -> Mapping[str, int]: ...  # by judge that had a verdict
 
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """One objective: `target` is a ratio (0.95), `threshold` seconds (None for integrity)."""
+    """One objective: `target` is a ratio (0.95), `threshold` seconds (None where the kind has none)."""
 
     name: str
     kind: ObjectiveKind
@@ -55,6 +57,7 @@ class Objective:
     models: tuple[str, ...] = ()
     routes: tuple[str, ...] = ()
     faults: frozenset[Fault] = INTEGRITY_FAULTS
+    judges: tuple[str, ...] = ()
 
     def covers(self, model: str, route: str | None) -> bool:
         """Whether streams of this model and route are judged; an empty list names all."""
@@ -66,6 +69,8 @@ class Objective:
             return "excluded"
         if self.kind == "integrity":
             return self._judge_integrity(stream)
+        if self.kind == "reversal":
+            return self._judge_reversal(stream)
         threshold = self.threshold or 0.0
         slow = (stream.duration or 0.0) > threshold
         given_up = stream.outcome in ("cancelled", "abandoned")
@@ -83,6 +88,12 @@ class Objective:
         if given_up or stream.outcome in ("completed", "truncated"):
             return "bad" if slow else "excluded"
         return "excluded"
+
+    def _judge_reversal(self, stream: Judged) -> ObjectiveResult:
+        found = [count for judge, count in stream.reversals.items() if not self.judges or judge in self.judges]
+        if not found:
+            return "excluded"  # no judge had anything to say
+        return "bad" if any(found) else "good"
 
     def _judge_integrity(self, stream: Judged) -> ObjectiveResult:
         if succeeded_then_failed(stream, self.faults):
@@ -118,7 +129,7 @@ class Objectives:
         """Twelve hex digits that change with anything that changes a verdict."""
         plain = [
             {
-                **asdict(item),
+                **{name: value for name, value in asdict(item).items() if name != "judges" or value},
                 "faults": sorted(item.faults),
                 "models": sorted(item.models),
                 "routes": sorted(item.routes),

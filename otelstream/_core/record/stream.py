@@ -24,10 +24,12 @@ MAX_TOOL_CALLS = 128  # remembered of one stream
 _EVICTABLE = (  # what is dropped first of too many events
     s.EVENT_CHUNK,
     s.EVENT_CADENCE,
+    s.EVENT_VERDICT,
     s.EVENT_STALL,
     s.EVENT_TOOL_READY,
     s.EVENT_TOOL_FINISHED,
     s.EVENT_REPETITION,
+    s.EVENT_REVERSAL,
     s.EVENT_TOOL_DISPATCHED,
 )
 
@@ -205,7 +207,7 @@ class StreamObservation(Known):
         self.cadence = NOTHING
         self.grammar, self.loop = SILENT, None
         self.attached = self.attached.inert() if self.attached is not None else None
-        self.judged, self.usage = (), {}
+        self.judged, self.usage, self.changes = (), {}, []
         if self.span is not None:
             self.span = NonRecordingSpan(self.span.get_span_context())
 

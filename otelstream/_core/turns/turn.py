@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -21,6 +21,7 @@ from otelstream._trouble import trouble
 __all__ = ["MAX_STREAMS", "Request", "Turn", "related"]
 
 MAX_IDLE = 256  # turns remembered that nobody is in any more, to be found by their id or trace
+Judged = Callable[[], "StreamObservation | None"]  # a weak reference: a judge may outlive the stream that it reads
 MAX_DEPTH = 32  # turns inside one another that know of it
 
 
@@ -121,6 +122,29 @@ _known = _Known()
 _block: ContextVar[Turn | None] = ContextVar("otelstream_turn", default=None)
 _request: ContextVar[Request | None] = ContextVar("otelstream_served", default=None)
 _own: ContextVar[StreamObservation | Turn | None] = ContextVar("otelstream_own_turn", default=None)
+_judged: ContextVar[Judged | None] = ContextVar("otelstream_judged", default=None)
+
+
+def judge(stream: Judged) -> None:
+    """The context we are in becomes that of a judge of `stream`: it is in no turn, and what it asks is its own."""
+    put(_block, None)
+    put(_request, None)
+    put(_own, None)
+    put(_judged, stream)
+
+
+def judged() -> Judged | None:
+    """The stream whose judge this is called in."""
+    return _judged.get()
+
+
+def newest() -> StreamObservation | None:
+    """The newest stream of this context's turn; for a judge, the one that it reads."""
+    mine = _judged.get()
+    if mine is not None:
+        return mine()
+    turn = current()
+    return turn.newest() if turn is not None else None
 
 
 def _trace_id() -> int:
@@ -129,6 +153,10 @@ def _trace_id() -> int:
 
 def current() -> Turn | None:
     """The turn this context is in: its block's, its request's, its trace's, else that of its newest stream."""
+    mine = _judged.get()
+    if mine is not None:
+        stream = mine()
+        return stream.turn if stream is not None and isinstance(stream.turn, Turn) else None
     turn = _block.get()
     if turn is not None:
         return turn
@@ -171,6 +199,8 @@ def for_stream() -> Turn:
 
 def around() -> Turn | None:
     """The turn that what is begun here belongs to: its block's, its request's, its trace's; None outside of all."""
+    if _judged.get() is not None:
+        return None
     turn = _block.get()
     if turn is not None:
         return turn

@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The judges that an application declared, and where they run: each in a thread of its own, async ones in the loop.
+
+Never where a stream is read: a judge may sleep, raise, return nonsense or recurse, and no reader waits for it.
+"""
+
+from __future__ import annotations
+
+import _thread
+import sys
+import weakref
+from contextvars import Context, copy_context
+from inspect import iscoroutine
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+from otelstream._core.record.hearing import MAX_CHANGES, STOP, Hearing, Visible
+from otelstream._core.record.known import clock
+from otelstream._core.record.stream import StreamObservation
+from otelstream._core.record.verdict import ask_to_stop
+from otelstream._core.turns import turn as turns
+from otelstream._trouble import logger, trouble
+
+if TYPE_CHECKING:
+    import asyncio
+
+QUICK = 0.005  # seconds: who takes longer for one reading is not waited for at a stream's end
+MAX_TASKS = 64  # of one async judge at once
+_declared: dict[str, Judge] = {}
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    asyncio = sys.modules.get("asyncio")  # who runs a loop has it
+    try:
+        return asyncio.get_running_loop() if asyncio is not None else None
+    except RuntimeError:
+        return None
+
+
+class Judge:
+    """One judge: a function of the visible text so far that returns one of `verdicts`, None, or `STOP`."""
+
+    def __init__(self, name: str, verdicts: tuple[str, ...], function: Any, every: int, *, awaited: bool) -> None:
+        self.name, self.verdicts, self.every = name, verdicts, every
+        self._function, self._awaited = function, awaited
+        self._slowest = 0.0
+        self._named: set[str] = set()  # what was said of it
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.restart()
+
+    def restart(self) -> None:
+        """Start anew, in a forked child."""
+        self._queue: SimpleQueue[Hearing] = SimpleQueue()
+        self._at_work = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._tasks.clear()
+
+    def hear(self, hearing: Hearing) -> None:
+        """Read what waits, soon, and not here: where the stream is read in an event loop, an async judge is there."""
+        loop = _running_loop() if self._awaited else None
+        if loop is None:
+            self._queue.put(hearing)
+            if not self._at_work:
+                self._at_work = True
+                _thread.start_new_thread(self._work, ())
+        elif len(self._tasks) < MAX_TASKS:
+            # Not at once: a loop may begin its tasks where they are made.
+            loop.call_soon(self._begin, loop, hearing, context=hearing.visible.context.copy())
+        else:
+            hearing.busy = False
+            self._say("tasks", "has %d readings under way: others are left out until some are done", MAX_TASKS)
+
+    def settle(self, hearing: Hearing, until: float) -> None:
+        """Wait for what is read in another thread, to `until` on the clock at most, if such a wait was never vain."""
+        if self._slowest > QUICK or (self._awaited and _running_loop() is not None):
+            return
+        woken = _thread.allocate_lock()
+        woken.acquire()
+        hearing.waiter = woken.release
+        if hearing.busy and not woken.acquire(timeout=max(0.0, until - clock())):
+            self._slowest = max(self._slowest, 2 * QUICK)
+            self._say("late", "had not read the last text when its stream ended: what it says later is counted only")
+
+    def _work(self) -> None:
+        while True:
+            hearing = self._queue.get()
+            while True:
+                place = hearing.take()
+                if place is not None:
+                    hearing.visible.context.copy().run(self._read, hearing, *place)
+                elif hearing.idle():
+                    break
+            del hearing
+
+    def _read(self, hearing: Hearing, position: int, at: float) -> None:
+        begun = clock()
+        try:
+            said = self._function(hearing.visible.upto(position))
+            if self._awaited:
+                if self._loop is None:
+                    import asyncio
+
+                    self._loop = asyncio.new_event_loop()
+                said = self._loop.run_until_complete(said)
+            self._weigh(hearing, said, position, at)
+        except BaseException as error:  # whatever it is, it is this function's affair
+            self._raised(error)
+        self._took(hearing, clock() - begun)
+
+    def _begin(self, loop: asyncio.AbstractEventLoop, hearing: Hearing) -> None:
+        task = loop.create_task(self._aread(hearing), name=f"otelstream judge {self.name}")
+        task._log_destroy_pending = False  # type: ignore[attr-defined]  # a loop may end before: nobody's fault
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _aread(self, hearing: Hearing) -> None:
+        try:
+            while True:
+                place = hearing.take()
+                if place is None:
+                    if hearing.idle():
+                        return
+                    continue
+                begun = clock()
+                try:
+                    self._weigh(hearing, await self._function(hearing.visible.upto(place[0])), *place)
+                except Exception as error:
+                    self._raised(error)
+                self._took(hearing, clock() - begun, slow=5.0)
+        finally:
+            hearing.busy = False
+
+    def _weigh(self, hearing: Hearing, said: Any, position: int, at: float) -> None:
+        if said is None:
+            return
+        if said is STOP:
+            if hearing.said(STOP.value, position, at):
+                hearing.visible.stop = True
+                hearing.visible.ask()
+        elif isinstance(said, str) and said in self.verdicts:
+            if not hearing.said(said, position, at):
+                self._say("flood", "changed its verdict over %d times in one answer: the rest is not told", MAX_CHANGES)
+        else:
+            if iscoroutine(said):
+                said.close()  # else it warns that nobody awaited it
+            # Not what it returned: that may be of the text.
+            kind = type(said).__name__
+            self._say("nonsense", "returned a %s that is none of its verdicts: return one of %s", kind, self.verdicts)
+
+    def _raised(self, error: BaseException) -> None:
+        traceback = error.__traceback__
+        while traceback is not None and traceback.tb_next is not None:
+            traceback = traceback.tb_next
+        at = f"{traceback.tb_frame.f_code.co_filename}:{traceback.tb_lineno}" if traceback else "unknown place"
+        kind = type(error).__name__  # not its words: they may be of the text
+        self._say(kind, "raised %s at %s: that reading is left out", kind, at)
+
+    def _took(self, hearing: Hearing, seconds: float, slow: float = 0.1) -> None:
+        hearing.runs += 1
+        hearing.seconds += seconds
+        self._slowest = max(self._slowest, seconds)
+        if seconds > slow:
+            self._say("slow", "took %.3g s for one text: its verdicts come late, and some texts are left out", seconds)
+
+    def _say(self, what: str, said: str, *values: object) -> None:
+        """Name what is wrong with it, once."""
+        if what in self._named:
+            return
+        self._named.add(what)
+        try:
+            logger.warning("judge %r " + said, self.name, *values)
+        except Exception:
+            trouble("naming what is wrong with a judge")
+
+
+def declare(judge: Judge) -> None:
+    """Let it judge the streams that begin from now on; it takes the place of one of that name."""
+    _declared[judge.name] = judge
+
+
+def forget(name: str) -> None:
+    """Have it judge no more."""
+    _declared.pop(name, None)
+
+
+def names() -> list[str]:
+    return list(_declared)
+
+
+def attend(stream: StreamObservation) -> None:
+    """A stream begins: it is judged, unless a judge asked for it. Never raises."""
+    if not _declared or turns.judged() is not None:
+        return
+    try:
+        mine = weakref.ref(stream)  # a cycle would keep the stream from its finaliser
+
+        def ask() -> None:
+            judged = mine()
+            if judged is not None:
+                ask_to_stop(judged, "judge", clock())
+
+        context: Context = copy_context()
+        context.run(turns.judge, mine)
+        stream.visible = Visible([*_declared.values()], context, ask, stream.runtime.metrics.verdict)
+    except Exception:
+        trouble("calling the judges")
+
+
+def restart() -> None:
+    """Start anew, in a forked child."""
+    for judge in _declared.values():
+        judge.restart()
