@@ -99,12 +99,6 @@ def endings(model: str, route: str | None) -> Iterator[Any]:
     for kind in ("text", "thinking", "tool_input"):
         loop = SimpleNamespace(kind=kind, repetition=SimpleNamespace(wasted=500))
         yield ended(*common, repetitions=[loop], actions=[(8.0, None)])
-    for judge, verdicts in (("safe", ("yes", "no", "qualified")), ("guard", ("clean", "address"))):
-        for before, after in permutations(verdicts, 2):
-            first = Change(judge, before, 10, 1.0)
-            for actions in ((), [(1.5, 20)]):
-                yield ended(*common, changes=[first, Change(judge, after, 90, 2.0, first)], actions=actions)
-        yield ended(*common, changes=[Change(judge, "stop", 10, 1.0)])
     for (trigger, propagation), at in product(TRIGGERS, ("before_output", "text", "tool_input")):
         cancel = SimpleNamespace(
             trigger=trigger, propagation=propagation, where=at, at=2.0, close_delay=0.1, delivered_chars=9
@@ -112,9 +106,23 @@ def endings(model: str, route: str | None) -> Iterator[Any]:
         yield ended(model, route, "cancelled", "none", "mid_stream", None, cancel=cancel)
 
 
-def play(metrics: Metrics, models: int, routes: int, tools: int) -> None:
+def judged(judges: int) -> Iterator[Any]:
+    """Streams of so many judges of three verdicts: each taken back for each other one, acted on and not; a stop."""
+    common = ("model-0", "route-0", "completed", "none", "finished", None)
+    for judge in map("judge-{}".format, range(judges)):
+        for before, after in permutations(("yes", "no", "qualified"), 2):
+            first = Change(judge, before, 10, 1.0)
+            for actions in ((), [(1.5, 20)]):
+                yield ended(*common, changes=[first, Change(judge, after, 90, 2.0, first)], actions=actions)
+        yield ended(*common, changes=[Change(judge, "stop", 10, 1.0)])
+
+
+def play(metrics: Metrics, models: int, routes: int, tools: int, judges: int = 1) -> None:
     """Traffic of so many models and routes; each model ends in every way, each tool call comes to each end."""
     stream: Any = None
+    for stream in judged(judges):
+        for step in metrics.ended(stream):
+            step()
     for model, route in product(range(models), range(routes)):
         for stream in endings(f"model-{model}", f"route-{route}") if route == 0 else ():
             metrics.started(stream)
@@ -179,7 +187,7 @@ def page() -> Iterator[Page]:
 
 def test_what_a_fleet_can_pay(page: Page) -> None:
     """Ten models, five routes, twelve tools, every way of ending: at most 3 000 series and 1 MB a scrape."""
-    play(page.metrics, MODELS, ROUTES, TOOLS)
+    play(page.metrics, MODELS, ROUTES, TOOLS, judges=0)
     lines = page.scrape()
     by_name: dict[str, int] = {}
     for line in lines:
@@ -187,6 +195,14 @@ def test_what_a_fleet_can_pay(page: Page) -> None:
     assert len(lines) <= 3000, sorted(by_name.items(), key=lambda item: -item[1])[:40]
     assert sum(len(line) + 1 for line in lines) <= 1_000_000
     assert not any("otel_metric_overflow" in line for line in lines)
+
+
+def test_what_judges_cost(page: Page) -> None:
+    """A judge of three verdicts adds at most 24 series to a process."""
+    play(page.metrics, 1, 1, 1, judges=0)
+    without = len(page.scrape())
+    play(page.metrics, 1, 1, 1, judges=s.MAX_JUDGES)
+    assert len(page.scrape()) - without <= 24 * s.MAX_JUDGES
 
 
 def test_every_metric_is_there(page: Page) -> None:

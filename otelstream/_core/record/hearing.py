@@ -91,7 +91,8 @@ class Hearing:
     """One judge on one stream."""
 
     __slots__ = (
-        "_last", "busy", "changes", "judge", "over", "places", "reversals", "runs", "seconds", "skipped", "visible", "waiter",
+        "_last", "busy", "changes", "judge", "over", "places", "reversals", "runs", "seconds", "skipped", "visible",
+        "waiter",
     )  # fmt: skip
 
     def __init__(self, judge: Judge, visible: Visible) -> None:
