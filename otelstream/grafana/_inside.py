@@ -7,8 +7,12 @@ from otelstream._objectives_file import SloConfig
 from otelstream._semconv import (
     BLOCK_KIND,
     CACHE,
+    JUDGE,
     PROVIDER,
     REQUEST_MODEL,
+    REVERSAL_ACTED_ON,
+    REVERSAL_EXPOSURE_TIME,
+    REVERSALS,
     STALL_SOURCE,
     STREAM_ACTIVE,
     STREAM_GAP_BUCKET,
@@ -23,6 +27,8 @@ from otelstream._semconv import (
     STREAM_THINKING_TIME,
     STREAM_TTFT,
     STREAMS,
+    VERDICT,
+    VERDICTS,
     label_name,
 )
 from otelstream.grafana._queries import drawn, of, per_minute, per_second, quantile, share
@@ -34,7 +40,7 @@ def dashboard(_config: SloConfig) -> Board:
         uid="otelstream-inside",
         title="Inside the stream",
         description="How answers feel while they come: cadence, pauses, loops, and why the first word is late.",
-        rows=(_flow(), _pauses(), _wait(), _loops(), _worst()),
+        rows=(_flow(), _pauses(), _wait(), _loops(), _verdicts(), _worst()),
     )
 
 
@@ -242,6 +248,53 @@ def _loops() -> Row:
                     "percentunit",
                     stack=True,
                     top=1,
+                ),
+            ),
+        ),
+    )
+
+
+def _verdicts() -> Row:
+    return Row(
+        "What is said and taken back?",
+        (
+            (
+                8,
+                timeseries(
+                    "What is said and taken back?",
+                    "Verdicts per minute that judges of yours gave and later changed, by judge and by what was taken "
+                    "back; true: users had acted on it. A step is a prompt or a model, or a judge that reads wrongly.",
+                    [
+                        Query(
+                            per_minute(REVERSALS, by=(JUDGE, VERDICT, REVERSAL_ACTED_ON)),
+                            f"{_legend(JUDGE)}: {_legend(VERDICT)}, acted on {_legend(REVERSAL_ACTED_ON)}",
+                        )
+                    ],
+                    "cpm",
+                    stack=True,
+                    empty="Nothing was taken back, or nobody judges",
+                    link=traces("Traces with a reversal", '{ event:name = "otelstream.reversal" }'),
+                ),
+            ),
+            (
+                8,
+                timeseries(
+                    "How long did it stand?",
+                    "Seconds that a verdict stood before it was taken back: what people read and believed meanwhile.",
+                    [Query(quantile(q, REVERSAL_EXPOSURE_TIME), f"p{round(q * 100)}") for q in (0.5, 0.9)],
+                    "s",
+                    empty="Nothing was taken back, or nobody judges",
+                ),
+            ),
+            (
+                8,
+                timeseries(
+                    "What do judges say?",
+                    "Verdicts per minute by judge, changes only; stop: the judge ended the stream.",
+                    [Query(per_minute(VERDICTS, by=(JUDGE, VERDICT)), f"{_legend(JUDGE)}: {_legend(VERDICT)}")],
+                    "cpm",
+                    stack=True,
+                    empty="Nobody judges",
                 ),
             ),
         ),

@@ -25,7 +25,9 @@ from otelstream.slo._entries import BURN_ENTRIES
 SLOW_WINDOW: Final = Decimal(7200)
 SLOW_INTERVAL: Final = Decimal(120)
 RAW_WINDOW: Final = Decimal(3600)  # up to which the raw counter is asked
-KIND_WORDS: Final = {"first_token": "FirstToken", "completion": "Completion", "integrity": "Integrity"}
+KIND_WORDS: Final = {
+    "first_token": "FirstToken", "completion": "Completion", "integrity": "Integrity", "reversal": "Reversal"
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +180,7 @@ class Burn:
             "first_token": f"showed no visible token within {spoken(promise.objective.threshold or 0)}",
             "completion": f"failed or took over {spoken(promise.objective.threshold or 0)}",
             "integrity": "began to answer and then failed",
+            "reversal": "took back a verdict that people had read",
         }[kind]
         who = ", ".join(f"{{{{ $labels.{name} }}}}" for name in config.group_by)
         allowed = f"the objective {self.name} allows {percent(promise.budget)}"

@@ -59,6 +59,7 @@ def _objectives(config: SloConfig) -> str:
             "first_token": f"first visible token within {threshold}",
             "completion": f"ends well within {threshold}",
             "integrity": "what began to answer does not fail",
+            "reversal": "what was said is not taken back",
         }[objective.kind]
         scope = [f"models {', '.join(objective.models)}"] if objective.models else []
         scope += [f"routes {', '.join(objective.routes)}"] if objective.routes else []

@@ -115,7 +115,7 @@ def legend(rows: Iterable[Row]) -> str:
         for outcome, words in ENDS.items()
     ]
     rows = list(rows)
-    if any(line.retraction for row in rows for line in row.lines):
+    if any(line.retraction or line.reversals for row in rows for line in row.lines):
         items.append(item('<use class="x" href="#withdrawn" x="23" y="8"/>', "withdrawn"))
     if any(row.turn for row in rows):
         items.append(item('<rect class="r" x="2" y="4" width="20" height="8"/>', "tool runs"))

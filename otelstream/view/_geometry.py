@@ -119,6 +119,9 @@ def _marks(line: Timeline) -> Iterator[Mark]:
     if line.retraction is not None:
         said = f"withdrawn after {line.retraction.visible_chars:,} characters"
         yield Mark("withdrawn", line.retraction.at, said)
+    for each in line.reversals:
+        grade = "bad" if each.acted_on else "flawed"
+        yield Mark("withdrawn", each.at, f"{each.before} taken back for {each.after} ({each.judge})", grade)
     if line.stop_asked is not None:
         yield Mark("ask", line.stop_asked, "asked to stop", "stopped")
 

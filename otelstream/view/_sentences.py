@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ._timeline import Effects, Timeline
+from ._timeline import Effects, Reversal, Timeline
 from ._turns import Call, Row, Stop, Turn
 
 _STALL_SOURCES = {
@@ -24,6 +24,7 @@ _WHO = {
     "generator_close": "its generator was closed",
     "client_disconnect": "the client went away",
     "user_stop": "the user pressed Stop",
+    "judge": "a judge asked for it",
     "gc": "it was dropped",
     "shutdown": "the program ended",
 }
@@ -89,9 +90,19 @@ def _sentence(line: Timeline, more: str) -> str:
         shown = f"Withdrawn after {characters(line.retraction.visible_chars)}, shown for"
         by = f" ({line.retraction.reason.replace('_', ' ')})" if line.retraction.reason not in {"", "other"} else ""
         said = f"{shown} {seconds(line.retraction.exposure)}{by}; {said[0].lower()}{said[1:]}"
+    if line.reversals:
+        said = f"{_taken_back(line.reversals)}; {said[0].lower()}{said[1:]}"
     if more:
         said = f"{said[:-1]}; {more}."
     return said
+
+
+def _taken_back(reversals: Sequence[Reversal]) -> str:
+    """The first reversal, or the first that was acted on: that is what hurts."""
+    worst = next((each for each in reversals if each.acted_on), reversals[0])
+    acted = ", acted on" if worst.acted_on else ""
+    more = f", {len(reversals)} times in all" if len(reversals) > 1 else ""
+    return f"Took {worst.before} back for {worst.after} after {seconds(worst.exposure)}{acted} ({worst.judge}{more})"
 
 
 def _counted(effects: Effects) -> str:

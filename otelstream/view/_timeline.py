@@ -20,7 +20,7 @@ _AFTERWARDS = frozenset(
     {names.EVENT_RETRACTION, names.EVENT_ACTION, names.EVENT_TOOL_DISPATCHED, names.EVENT_TOOL_FINISHED}
 )
 # Elsewhere the ask and the close are one instant: the end mark shows it.
-_ASKED_BEFORE = frozenset({"user_stop", "client_disconnect"})
+_ASKED_BEFORE = frozenset({"user_stop", "client_disconnect", "judge"})
 _GIVEN_UP = ("cancelled", "abandoned", "caller_error")
 
 
@@ -85,6 +85,18 @@ class Retraction:
 
 
 @dataclass(frozen=True, slots=True)
+class Reversal:
+    """A judge's verdict that was shown and taken back; `exposure` in seconds."""
+
+    at: float
+    judge: str
+    before: str
+    after: str
+    exposure: float
+    acted_on: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Effects:
     """How many tool calls a Stop found done, running and not begun, as the stream's span counts them."""
 
@@ -127,6 +139,7 @@ class Timeline:
     delivered_after: int
     effects: Effects
     retraction: Retraction | None
+    reversals: tuple[Reversal, ...]
     stopped_at: float | None  # the ask, negative where it came between two streams; else the end of what was stopped
 
     @property
@@ -150,7 +163,7 @@ class Timeline:
             return "stopped"
         if self.outcome != "completed" or self.fault != "none" or self.stalls or self.loops:
             return "flawed"
-        if self.propagation == "drained" or self.retraction is not None:
+        if self.propagation == "drained" or self.retraction is not None or self.reversals:
             return "flawed"
         return "good"
 
@@ -223,6 +236,7 @@ def timeline(record: SpanRecord, now: float | None = None) -> Timeline:
             int(number(said, names.SIDE_EFFECTS_DISCARDED)),
         ),
         retraction=_retraction(retracted) if retracted else None,
+        reversals=tuple(_reversal(event) for event in events if event.name == names.EVENT_REVERSAL),
         stopped_at=(outcome.elapsed if outcome else length) - number(said, names.CANCEL_CLOSE_DELAY)
         if names.CANCEL_TRIGGER in said
         else None,
@@ -330,6 +344,18 @@ def _retraction(event: Moment) -> Retraction:
         text(event.attributes, names.RETRACTION_REASON),
         int(number(event.attributes, names.RETRACTION_VISIBLE_CHARS)),
         number(event.attributes, names.RETRACTION_EXPOSURE),
+    )
+
+
+def _reversal(event: Moment) -> Reversal:
+    said = event.attributes
+    return Reversal(
+        event.elapsed,
+        text(said, names.JUDGE),
+        text(said, names.REVERSAL_FROM),
+        text(said, names.REVERSAL_TO),
+        number(said, names.REVERSAL_EXPOSURE),
+        said.get(names.REVERSAL_ACTED_ON) is True,
     )
 
 

@@ -335,6 +335,16 @@ class Past:
             reason = (names.RETRACTION_REASON, "guardrail")
             store.add(names.RETRACTIONS, (*common, reason))
             store.observe(names.RETRACTION_EXPOSURE_TIME, (*common, reason), rng.uniform(0.5, 8))
+        judge = (names.JUDGE, "safe-to-ship")
+        if rng.random() < 0.2:
+            said, then = rng.sample(("yes", "no", "qualified"), 2)
+            store.add(names.VERDICTS, (*where, judge, (names.VERDICT, said)))
+            if rng.random() < 0.03:
+                store.add(names.VERDICTS, (*where, judge, (names.VERDICT, then)))
+                acted = "true" if rng.random() < 0.1 else "false"
+                taken_back = (*where, judge, (names.VERDICT, said))
+                store.add(names.REVERSALS, (*taken_back, (names.REVERSAL_ACTED_ON, acted)))
+                store.observe(names.REVERSAL_EXPOSURE_TIME, taken_back, rng.uniform(0.5, 12))
         if rng.random() < 0.02:
             store.observe(names.ACTION_LEAD_TIME, common, rng.uniform(0.2, 6))
         hop = (names.HOP_OUTCOME, "completed")
