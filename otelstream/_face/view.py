@@ -11,11 +11,11 @@ from otelstream import _semconv as s
 from otelstream._core.record.batch import arrived
 from otelstream._core.record.call import ToolCall
 from otelstream._core.record.cancel import Cancel, Ledger
-from otelstream._core.record.hearing import Heard
+from otelstream._core.record.hearing import Heard, Reversal
 from otelstream._core.record.stream import StreamObservation
 
 T = TypeVar("T")
-_NOT_PLAIN = ("judges", "ledger", "tool_calls")
+_NOT_PLAIN = ("judges", "ledger", "reversals", "tool_calls")
 
 
 class _Known(Generic[T]):
@@ -109,6 +109,11 @@ class StreamView:
         lambda stream: (
             stream.heard if stream.visible is None else tuple(hearing.heard() for hearing in stream.visible.hearings)
         ),
+    )
+
+    reversals = _Known[tuple[Reversal, ...]](
+        "The verdicts that its judges took back, once the stream has ended.",
+        lambda stream: tuple(filter(None, (change.reverses(stream.actions) for change in stream.changes))),
     )
 
     @property

@@ -82,8 +82,8 @@ def test_trouble_is_named_once(scene: Any, judge: Any, caplog: Any, api: str, tr
     assert CANARY not in span.to_json()
 
 
-def test_a_judge_that_sleeps(scene: Any, judge: Any, caplog: Any) -> None:
-    """A slow judge holds up no stream: not while it is read, and its end at most once."""
+def test_a_judge_that_sleeps(scene: Any, judge: Any, caplog: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow judge holds up no stream: not while it is read, and its end three times at most."""
     woken = threading.Event()
 
     def sleeps(text: str) -> str:
@@ -91,12 +91,14 @@ def test_a_judge_that_sleeps(scene: Any, judge: Any, caplog: Any) -> None:
         return "no"
 
     judge(sleeps)
+    monkeypatch.setattr(judges, "PATIENCE", 0.5)
     took = []
-    for _ in range(3):
+    for _ in range(5):
         begun = time.perf_counter()
         assert scene.text(scene.opened(Script().text(TEXT))) == TEXT
         took.append(time.perf_counter() - begun)
     assert max(took) < 5  # it sleeps for longer
+    assert sum(took) < 4  # of five ends three waited
     assert not scene.events(s.EVENT_VERDICT)
     woken.set()
     assert "had not read the last text" in "".join(said(caplog))
@@ -254,7 +256,7 @@ def test_each_choice_but_the_first_is_left_alone(scene: Any, judge: Any) -> None
     """Of several choices the first one that comes is judged: mixed they would be nobody's answer."""
     from otelstream._core.record.hearing import Visible
 
-    visible = Visible([], None, lambda: None, lambda _: None)  # type: ignore[arg-type]
+    visible = Visible([], None, lambda: None, lambda _: None, float)  # type: ignore[arg-type]
     for key, text in (((0, 0), "Yes."), ((1, 0), "No."), ((0, 1), " So.")):
         visible.add(key, text, 1, 0.0)
     assert visible.upto(visible.chars) == "Yes. So."

@@ -38,10 +38,10 @@ def positions(pieces: list[str], every: int = 0) -> list[int]:
             raise AssertionError("nothing waits")
 
     found: list[int] = []
-    visible = Visible([Asked()], None, lambda: None, lambda _: None)  # type: ignore[arg-type]
+    visible = Visible([Asked()], None, lambda: None, lambda _: None, float)  # type: ignore[arg-type]
     for piece in pieces:
         visible.add((0, 0), piece, 1, clock())
-    visible.close(clock(), 0.0)
+    visible.close(clock(), wait=False)
     return found
 
 
@@ -149,6 +149,8 @@ def test_what_a_view_knows(scene: Any, judge: Any) -> None:
     (heard,) = otelstream.get_stream(stream).judges or ()
     assert (heard.name, heard.verdict, heard.reversals, heard.skipped) == ("safe", "no", 1, 0)
     assert heard.readings == 3
+    (reversal,) = otelstream.get_stream(stream).reversals or ()
+    assert reversal[:3] == ("safe", "yes", "no")
     assert 0 < heard.seconds < 1
 
 

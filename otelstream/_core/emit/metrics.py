@@ -224,11 +224,11 @@ class Metrics:
 
     def _verdict(self, change: Change, actions: Iterable[tuple[float, int]] = ()) -> Iterator[outbox.Step]:
         yield from self._points(s.VERDICTS, None, {s.JUDGE: change.judge, s.VERDICT: change.verdict})
-        if change.before is None or not change.reversal:
-            return
-        taken_back: dict[str, str | bool] = {s.JUDGE: change.judge, s.VERDICT: change.before.verdict}
-        yield from self._points(s.REVERSAL_EXPOSURE_TIME, None, dict(taken_back), change.exposure)
-        yield from self._points(s.REVERSALS, None, {**taken_back, s.REVERSAL_ACTED_ON: change.acted_on(actions)})
+        found = change.reverses(actions)
+        if found is not None:
+            labels: dict[str, str | bool] = {s.JUDGE: found.judge, s.VERDICT: found.before}
+            yield from self._points(s.REVERSAL_EXPOSURE_TIME, None, dict(labels), found.exposure)
+            yield from self._points(s.REVERSALS, None, {**labels, s.REVERSAL_ACTED_ON: found.acted_on})
 
     def stopped_between(self, stream: StreamObservation, trigger: s.Trigger) -> None:
         """Count a stop that came when `stream` was over and no other one followed."""

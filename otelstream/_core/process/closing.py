@@ -27,8 +27,6 @@ from otelstream._core.record.verdict import cancel_of, with_protocol
 from otelstream._core.tools import hold
 from otelstream._trouble import trouble
 
-JUDGES_PATIENCE = 0.02  # seconds that the end of a stream waits for judges that are usually quick
-
 
 def end(stream: StreamObservation, ending: Ending, at: float | None = None) -> None:
     """Decide how the stream ended, and emit its record. The first call wins. Never raises.
@@ -91,7 +89,7 @@ def _hear(stream: StreamObservation) -> None:
     visible, stream.visible = stream.visible, None
     if visible is not None:
         waits = not outbox.finalising() and not outbox.reentered()  # else somebody's lock may be held here
-        stream.changes = visible.close(stream.last, JUDGES_PATIENCE if waits else 0.0)
+        stream.changes = visible.close(stream.last, wait=waits)
         stream.heard = tuple(hearing.heard() for hearing in visible.hearings)
 
 
@@ -190,17 +188,18 @@ def _change_events(stream: StreamObservation, change: Change) -> Iterator[tuple[
     if stream.first_token_at is not None:
         shown[s.VERDICT_SINCE_FIRST_TOKEN] = max(0.0, change.at - stream.first_token_at)
     yield s.EVENT_VERDICT, shown
-    if change.before is not None and change.reversal:
+    taken_back = change.reverses(stream.actions)
+    if taken_back is not None:
         yield (
             s.EVENT_REVERSAL,
             {
                 s.JUDGE: change.judge,
-                s.REVERSAL_FROM: change.before.verdict,
-                s.REVERSAL_TO: change.verdict,
+                s.REVERSAL_FROM: taken_back.before,
+                s.REVERSAL_TO: taken_back.after,
                 s.VERDICT_VISIBLE_CHARS: change.position,
-                s.REVERSAL_EXPOSURE: change.exposure,
-                s.REVERSAL_EXPOSED_CHARS: change.position - change.before.position,
-                s.REVERSAL_ACTED_ON: change.acted_on(stream.actions),
+                s.REVERSAL_EXPOSURE: taken_back.exposure,
+                s.REVERSAL_EXPOSED_CHARS: taken_back.exposed_chars,
+                s.REVERSAL_ACTED_ON: taken_back.acted_on,
             },
         )
 

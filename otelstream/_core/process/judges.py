@@ -24,7 +24,11 @@ from otelstream._trouble import logger, trouble
 if TYPE_CHECKING:
     import asyncio
 
-QUICK = 0.005  # seconds: who takes longer for one reading is not waited for at a stream's end
+QUICK = 0.005  # seconds: who usually takes longer for one reading is not waited for at a stream's end
+VAIN = 3  # such waits in a row, after which there is none for a while
+_WHILE = 10.0  # seconds
+PATIENCE = 0.1  # seconds that the end of a stream waits for judges that are quick
+PATIENCE_IN_A_LOOP = 0.02  # where others wait too
 MAX_TASKS = 64  # of one async judge at once
 _declared: dict[str, Judge] = {}
 
@@ -43,7 +47,8 @@ class Judge:
     def __init__(self, name: str, verdicts: tuple[str, ...], function: Any, every: int, *, awaited: bool) -> None:
         self.name, self.verdicts, self.every = name, verdicts, every
         self._function, self._awaited = function, awaited
-        self._slowest = 0.0
+        self._usual = 0.0  # seconds of a reading, the newest ones counting most
+        self._vain, self._again_at = 0, 0.0
         self._named: set[str] = set()  # what was said of it
         self._tasks: set[asyncio.Task[None]] = set()
         self.restart()
@@ -71,15 +76,19 @@ class Judge:
             self._say("tasks", "has %d readings under way: others are left out until some are done", MAX_TASKS)
 
     def settle(self, hearing: Hearing, until: float) -> None:
-        """Wait for what is read in another thread, to `until` on the clock at most, if such a wait was never vain."""
-        if self._slowest > QUICK or (self._awaited and _running_loop() is not None):
+        """Wait for that, to `until` on the clock at most, if that is worth it."""
+        if self._usual > QUICK or clock() < self._again_at or (self._awaited and _running_loop() is not None):
             return
         woken = _thread.allocate_lock()
         woken.acquire()
         hearing.waiter = woken.release
-        if hearing.busy and not woken.acquire(timeout=max(0.0, until - clock())):
-            self._slowest = max(self._slowest, 2 * QUICK)
-            self._say("late", "had not read the last text when its stream ended: what it says later is counted only")
+        if not hearing.busy or woken.acquire(timeout=max(0.0, until - clock())):
+            self._vain = 0
+            return
+        self._vain += 1
+        if self._vain >= VAIN:
+            self._again_at = clock() + _WHILE
+        self._say("late", "had not read the last text when its stream ended: what it says later is counted only")
 
     def _work(self) -> None:
         while True:
@@ -158,7 +167,7 @@ class Judge:
     def _took(self, hearing: Hearing, seconds: float, slow: float = 0.1) -> None:
         hearing.runs += 1
         hearing.seconds += seconds
-        self._slowest = max(self._slowest, seconds)
+        self._usual += (seconds - self._usual) / 8
         if seconds > slow:
             self._say("slow", "took %.3g s for one text: its verdicts come late, and some texts are left out", seconds)
 
@@ -183,6 +192,11 @@ def forget(name: str) -> None:
     _declared.pop(name, None)
 
 
+def patience() -> float:
+    """Seconds that the end of a stream may wait here for its judges."""
+    return PATIENCE if _running_loop() is None else PATIENCE_IN_A_LOOP
+
+
 def names() -> list[str]:
     return list(_declared)
 
@@ -201,7 +215,7 @@ def attend(stream: StreamObservation) -> None:
 
         context: Context = copy_context()
         context.run(turns.judge, mine)
-        stream.visible = Visible([*_declared.values()], context, ask, stream.runtime.metrics.verdict)
+        stream.visible = Visible([*_declared.values()], context, ask, stream.runtime.metrics.verdict, patience)
     except Exception:
         trouble("calling the judges")
 

@@ -48,6 +48,17 @@ class Heard(NamedTuple):
     skipped: int
 
 
+class Reversal(NamedTuple):
+    """A verdict that was shown and then taken back: `exposure` in seconds, and in characters of the text between."""
+
+    judge: str
+    before: str
+    after: str
+    exposure: float
+    exposed_chars: int
+    acted_on: bool
+
+
 class Change(NamedTuple):
     """A judge changed its verdict: at which character of the visible text, and when that was there, on the clock."""
 
@@ -57,21 +68,15 @@ class Change(NamedTuple):
     at: float
     before: Change | None = None
 
-    @property
-    def reversal(self) -> bool:
-        """Whether it takes back one that had been shown."""
-        return self.before is not None and self.verdict != STOP.value
-
-    @property
-    def exposure(self) -> float:
-        """Seconds that the one before had stood."""
-        return self.at - self.before.at if self.before is not None else 0.0
-
-    def acted_on(self, actions: Iterable[tuple[float, int]]) -> bool:
-        """Whether the user acted on the one before: with its text in sight, and without this."""
-        return self.before is not None and any(
-            self.before.position <= visible < self.position for _, visible in actions
-        )
+    def reverses(self, actions: Iterable[tuple[float, int]]) -> Reversal | None:
+        """What it takes back, if anything; `actions`: when the user acted, and how many characters there were."""
+        before = self.before
+        if before is None or self.verdict == STOP.value:
+            return None
+        # Acted on, by who had that one in sight and not yet this.
+        acted_on = any(before.position <= visible < self.position for _, visible in actions)
+        exposure, chars = self.at - before.at, self.position - before.position
+        return Reversal(self.judge, before.verdict, self.verdict, exposure, chars, acted_on)
 
 
 class Judge(Protocol):
@@ -160,7 +165,7 @@ class Hearing:
         if verdict == STOP.value:
             self.over = True
         else:
-            self.reversals += change.reversal
+            self.reversals += last is not None
             self._last = change
         self.visible.changed(change)
         return True
@@ -170,8 +175,8 @@ class Visible:
     """The visible text of one answer so far, of its first choice, and who reads it."""
 
     __slots__ = (
-        "_carry", "_changes", "_choice", "_closed", "_late", "_over", "_parts", "_sentences", "_taken_at", "ask",
-        "chars", "context", "hearings", "room", "stop",
+        "_carry", "_changes", "_choice", "_closed", "_late", "_over", "_parts", "_patience", "_sentences", "_taken_at",
+        "ask", "chars", "context", "hearings", "room", "stop",
     )  # fmt: skip
 
     def __init__(
@@ -180,11 +185,13 @@ class Visible:
         context: Context,
         ask: Callable[[], object],
         late: Callable[[Change], object],
+        patience: Callable[[], float],
     ) -> None:
         self.hearings = [Hearing(judge, self) for judge in judges]
         self.context = context  # what the functions run in, a copy for each
         self.ask = ask  # asks the stream to stop
         self._late = late  # told of changes after the end
+        self._patience = patience  # seconds that the end may wait
         self._sentences = any(not judge.every for judge in judges)
         self._parts: list[str] = []
         self._carry = ""  # the end of it, where a sentence may be over
@@ -253,14 +260,14 @@ class Visible:
             except IndexError:
                 return found
 
-    def close(self, at: float, patience: float) -> list[Change]:
+    def close(self, at: float, *, wait: bool) -> list[Change]:
         """The stream ends: all of its text is read once more, and judges that are quick are waited for; the changes."""
         for hearing in self.hearings:
             if self.chars and not (hearing.places and hearing.places[-1][0] == self.chars):
                 hearing.due((self.chars,), at)
-        until = clock() + patience
+        until = clock() + self._patience() if wait else 0.0
         for hearing in self.hearings:
-            if hearing.busy and patience:
+            if hearing.busy and wait:
                 hearing.judge.settle(hearing, until)
         self._closed = True  # before the rest is taken: who adds one later looks at this after it
         return sorted(self._drained(), key=lambda change: change.position)
