@@ -31,7 +31,7 @@ MODULES = {
     "converse": "bedrock._converse",
     "invoke": "bedrock._invoke",
 }  # fmt: skip
-WATCHERS = ("floor", "otelstream", "otelstream, no repetition")
+WATCHERS = ("floor", "otelstream", "otelstream, no repetition", "otelstream, a judge")
 
 
 class Sse:
@@ -115,6 +115,7 @@ def readers(api: str = "messages") -> dict[str, Callable[[list[Any]], Iterator[A
     """A plain generator, the floor, and ours with and without the detector of repetition."""
     from opentelemetry import metrics, trace
 
+    from otelstream._core.process import judges
     from otelstream._core.process.runtime import Runtime
     from otelstream._core.process.tap import Attached, around, read
     from otelstream._face import config as _config
@@ -137,12 +138,15 @@ def readers(api: str = "messages") -> dict[str, Callable[[list[Any]], Iterator[A
             yield sse
             ask = clock()
 
-    def ours(repetition: bool) -> Callable[[list[Any]], Iterator[Any]]:
+    def ours(repetition: bool, *, judged: bool = False) -> Callable[[list[Any]], Iterator[Any]]:
         settings = _config.load({"repetition": repetition}, {})
         runtime = Runtime(settings, trace.get_tracer("bench"), metrics.get_meter("bench"), None, {})
 
         def reader(source: list[Any]) -> Iterator[Any]:
+            if judged:  # by who has nothing to say, each hundred characters: a sentence
+                judges.declare(judges.Judge("bench", ("yes", "no"), lambda text: None, 100, awaited=False))
             stream = runtime.begin(operation="chat", provider="p", model="m", grammar=grammar())
+            judges.forget("bench")
             stream.attached = Attached()
             stream.responded(None)
             if api == "gemini":
@@ -154,7 +158,13 @@ def readers(api: str = "messages") -> dict[str, Callable[[list[Any]], Iterator[A
 
         return reader
 
-    return {"plain": plain, "floor": floor, "otelstream": ours(True), "otelstream, no repetition": ours(False)}
+    return {
+        "plain": plain,
+        "floor": floor,
+        "otelstream": ours(True),
+        "otelstream, no repetition": ours(False),
+        "otelstream, a judge": ours(True, judged=True),
+    }
 
 
 def nanoseconds(chunks: int, api: str = "messages") -> dict[str, list[float]]:

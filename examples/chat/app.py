@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,13 @@ def say(view: StreamView) -> None:
     """One line a stream, where the server logs."""
     stopped = f", {view.trigger} at {view.cancelled_at}: {view.propagation}" if view.trigger else ""
     print(f"{view.turn_id}: {view.outcome}, {view.visible_chars} characters shown{stopped}", flush=True)
+
+
+@otelstream.judge("tells", verdicts=("yes", "no"))
+def tells(text: str) -> str | None:
+    """Whether the nets tell anything, as far as the answer goes: its last sentence that begins with yes or no."""
+    said = re.findall(r"(?:^|[.!?]\s+)(Yes|No)\b", text)
+    return said[-1].lower() if said else None
 
 
 @otelstream.tool(effect="write")
@@ -88,11 +96,13 @@ def make_app(client: anthropic.AsyncAnthropic) -> FastAPI:
                             continue
                 break
             view = otelstream.current_stream()
+            back = next((back for back in view.reversals or () if back.acted_on), None)
             done = turn.ledger.committed
         chats.undoable.update({call.id: call for call in done})
         yield line(
             partial=view.partial is not False,
             stopped=view.trigger is not None,
+            taken_back=back and f"You acted on a {back.before} that became a {back.after} {back.exposure:.1f} s later.",
             done=[{"id": call.id, "tool": call.name} for call in done],
         )
         chats.stops.pop(chat_id, None)
@@ -114,6 +124,10 @@ def make_app(client: anthropic.AsyncAnthropic) -> FastAPI:
         if chat_id in chats.stops:
             chats.stops[chat_id].set()
         return {"found": found}
+
+    @app.post("/chats/{chat_id}/action")
+    async def act(chat_id: str, body: dict[str, int]) -> dict[str, bool]:
+        return {"found": otelstream.record_action(turn=chat_id, visible_chars=body["visible_chars"])}
 
     @app.post("/undo/{call_id}")
     async def undo(call_id: str) -> dict[str, str]:

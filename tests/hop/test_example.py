@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -12,10 +13,16 @@ from typing import Any
 
 import anthropic
 import pytest
+from opentelemetry.exporter.prometheus import PrometheusMetricReader
+from opentelemetry.sdk.metrics import MeterProvider
+from prometheus_client import CollectorRegistry, start_http_server
+from slo.tools import prometheus
 from tools.bench import Bench, wait_for
 from tools.browser import CHROMIUM, browser
 
+import otelstream
 from otelstream import _semconv as s
+from otelstream._core.process import judges
 from otelstream._face import instrumentor as _instrumentor
 from otelstream.testing import ProviderSimulator
 
@@ -34,6 +41,7 @@ def example(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
     yield app, provider
     _instrumentor._ended[:] = callbacks
+    judges.forget("tells")
     for name in ("app", "provider"):
         del sys.modules[name]
 
@@ -92,6 +100,51 @@ def test_stop_in_a_browser(bench: Bench, chat: Any, tmp_path: Path) -> None:
         wait_for(lambda: "compensated" in page.text("#ledger"))
     effects = bench.points(s.CANCELLATION_SIDE_EFFECTS.name, s.SIDE_EFFECT)
     assert effects == {("committed",): 1, ("compensated",): 1}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium")
+def test_acted_on_what_was_taken_back(bench: Bench, chat: Any, tmp_path: Path) -> None:
+    """Copy the first sentence, read on to the one that takes it back: it is on the page, and in Prometheus."""
+    port, _ = chat
+    shots = Path(os.environ.get("OTELSTREAM_SCREENSHOTS") or tmp_path)
+    registry, reader = CollectorRegistry(), PrometheusMetricReader()
+    registry.register(reader._collector)
+    otelstream.instrument(spans="own", meter_provider=MeterProvider([reader], shutdown_on_exit=False))
+    server, thread = start_http_server(0, "127.0.0.1", registry)
+    config = f"""
+global: {{scrape_interval: 1s}}
+scrape_configs:
+  - {{job_name: chat, static_configs: [{{targets: ["127.0.0.1:{server.server_port}"]}}]}}
+"""
+    try:
+        with prometheus(tmp_path, config) as store:
+            with browser(f"http://127.0.0.1:{port}/", tmp_path / "profile") as page:
+                page.click("#ask")
+                wait_for(lambda: "Yes, the nets tell who rowed out before the fog. " in page.text("#answer"))
+                page.click("#copy")
+                wait_for(lambda: "No, I mixed that up: they tell nothing before they are dry. " in page.text("#answer"))
+                time.sleep(0.5)
+                page.click("#stop")
+                wait_for(lambda: page.text("#taken"))
+                page.screenshot(shots / "chat-taken-back.png")
+                assert re.fullmatch(r"You acted on a yes that became a no \d+\.\d s later\.", page.text("#taken"))
+
+            def counted() -> list[dict[str, Any]]:
+                return store.query(s.REVERSALS.prometheus, time.time())  # type: ignore[no-any-return]
+
+            wait_for(counted, 30)
+            (series,) = counted()
+            labels = {
+                "otelstream_judge_name": "tells",
+                "otelstream_judge_verdict": "yes",
+                "otelstream_reversal_acted_on": "true",
+            }
+            assert labels.items() <= series["metric"].items()
+    finally:
+        server.shutdown()
+        thread.join(10)
+        server.server_close()
 
 
 @pytest.mark.slow

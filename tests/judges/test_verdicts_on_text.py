@@ -144,8 +144,9 @@ def test_a_count_of_visible_characters(wrong: Any) -> None:
 def test_what_a_view_knows(scene: Any, judge: Any) -> None:
     """A view has each judge's last verdict, its reversals, how often it read, and what that cost."""
     judge()
-    stream = scene.opened(Script().text(SURE + BUT))
-    scene.text(stream)
+    with otelstream.turn("kept"):
+        stream = scene.opened(Script().text(SURE + BUT))
+        scene.text(stream)
     (heard,) = otelstream.get_stream(stream).judges or ()
     assert (heard.name, heard.verdict, heard.reversals, heard.skipped) == ("safe", "no", 1, 0)
     assert heard.readings == 3

@@ -120,11 +120,17 @@ class Hearing:
         if len(waiting) == before:
             return
         while len(waiting) > _PLACES:
-            waiting.popleft()
-            self.skipped += 1
+            self.skipped += self._dropped()
         if not self.busy:
             self.busy = True
             self.judge.hear(self)
+
+    def _dropped(self) -> bool:
+        try:
+            self.places.popleft()
+        except IndexError:  # whoever reads has just taken the last
+            return False
+        return True
 
     def take(self) -> tuple[int, float] | None:
         """The next place to read to; of those that have waited for too long the newest only."""

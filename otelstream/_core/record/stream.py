@@ -207,7 +207,7 @@ class StreamObservation(Known):
         self.cadence = NOTHING
         self.grammar, self.loop = SILENT, None
         self.attached = self.attached.inert() if self.attached is not None else None
-        self.judged, self.usage, self.changes = (), {}, []
+        self.judged, self.usage = (), {}
         if self.span is not None:
             self.span = NonRecordingSpan(self.span.get_span_context())
 
