@@ -26,6 +26,7 @@ import otelstream
 from otelstream import _semconv as s
 from otelstream import _trouble
 from otelstream._core.emit import outbox
+from otelstream._core.process import judges
 from otelstream.testing import Script
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -109,6 +110,10 @@ class Lines(logging.Handler):
         self.lines.append(f"{record.name}: {text}")
 
 
+def _raises(text: str) -> None:
+    raise ValueError(text)
+
+
 class Sink:
     """Everything that leaves, as text."""
 
@@ -138,6 +143,9 @@ class Sink:
             chunk_events="all",
             **settings,
         )
+        otelstream.judge("echoes", verdicts=("yes", "no"))(str.strip)
+        otelstream.judge("raises", verdicts=("yes", "no"), every=20)(_raises)
+        otelstream.judge("turns", verdicts=("yes", "no"), every=20)(lambda text: ("yes", "no")[len(text) // 20 % 2])
 
     def text(self) -> str:
         parts = [span.to_json() for span in self.spans.get_finished_spans()]
@@ -149,6 +157,8 @@ class Sink:
 
     def close(self) -> None:
         otelstream.uninstrument()
+        for name in judges.names():
+            judges.forget(name)
         self.processor.shutdown()
         for name in ("otelstream", "opentelemetry"):
             logging.getLogger(name).removeHandler(self.lines)
@@ -168,7 +178,9 @@ def test_no_canary_leaves(sink: Sink, native: bool) -> None:
     """Prompt, system prompt, tool input, tool result, answer, thinking and the texts of exceptions are in no span,
     event, metric, log record, log line, view or representation of ours, in every way of reading, whole or broken."""
     transport, client, aclient = clients(native=native)
-    callback = otelstream.on_stream_end(lambda view: sink.views.append(f"{view!r} {view.as_dict()!r}"))
+    callback = otelstream.on_stream_end(
+        lambda view: sink.views.append(f"{view!r} {view.as_dict()!r} {view.judges} {view.reversals}")
+    )
     runs = 0
     for way in (*SYNC, *ASYNC):
         for name, replies in REPLIES.items():
