@@ -15,7 +15,6 @@ from otelstream.texture._contract import Clause
 from otelstream.texture._measures import Measure
 from otelstream.texture._table import clause, counted, footnote, headline, moved, said, sure
 from otelstream.view._page import SECURITY, stylesheet
-from otelstream.view._record import plain
 
 _HIGH: Final = 64  # of a chart, in its own units
 _BINS: Final = 40
@@ -213,6 +212,6 @@ def _ticks(marks: Sequence[tuple[float, str]]) -> str:
 
 
 def _text(value: str) -> str:
-    """Other people's words, which act on nothing around them."""
-    text = escape(plain(value))
+    """Other people's words, made plain before, which act on nothing around them."""
+    text = escape(value)
     return text if text.isascii() else f"<bdi>{text}</bdi>"

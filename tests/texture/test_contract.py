@@ -119,7 +119,9 @@ def test_broken_kept_and_undecided(tmp_path: Path) -> None:
     row = found["output_rate", "rise"].row
     assert row.before.middle is not None
     assert f"by at most {row.before.middle * 0.2:.2f} tok/s; it rose by" in said
-    assert "surely by" in said
+    assert row.change is not None
+    assert row.low is not None
+    assert f"it rose by {row.change:.1f} tok/s, surely by {row.low:.1f} or more" in said
     assert "more answers would tell" in clause(found["chunk_size", "rise"])
     assert "too few answers say it" in clause(found["tool_pause", "fall"])
 
