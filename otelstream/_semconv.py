@@ -331,7 +331,7 @@ EVENTS: Final[tuple[Event, ...]] = (
     ),
     Event(
         EVENT_RETRACTION,
-        "the application withdrew what it had shown",
+        "what had been shown was withdrawn: by the application, or by the provider (a preview that comes to nothing)",
         (RETRACTION_REASON, RETRACTION_VISIBLE_CHARS, RETRACTION_EXPOSURE),
     ),
     Event(EVENT_ACTION, "the user acted on what was there so far", (ACTION_VISIBLE_CHARS, ACTION_LEAD)),
@@ -379,7 +379,11 @@ SPAN_ATTRIBUTES: Final[tuple[SpanAttribute, ...]] = (
     SpanAttribute(BROKEN_AFTER_END, "bool", "the wire broke after the end of a whole answer"),
     SpanAttribute(TIME_TO_FIRST_CHUNK, "double", "seconds from the request to the first chunk of any kind"),
     SpanAttribute(TIME_TO_FIRST_TOKEN, "double", "seconds from the request to the first chunk a user can see"),
-    SpanAttribute(WAIT_WITHOUT_TOKEN, "double", "how long it lasted, where no such chunk came"),
+    SpanAttribute(
+        WAIT_WITHOUT_TOKEN,
+        "double",
+        "how long it lasted, where no such chunk came and the protocol would have shown it",
+    ),
     SpanAttribute(ATTEMPTS, "int", "HTTP requests sent, the first included"),
     SpanAttribute(LAST_ATTEMPT_DELAY, "double", "seconds from the first attempt to the last"),
     SpanAttribute(CHUNKS, "int", "generated, non-empty deltas that arrived"),

@@ -77,6 +77,7 @@ def ended(model: str, route: str | None, outcome: str, fault: str, phase: str, w
     stream = SimpleNamespace(
         operation="chat", provider="anthropic", model=model, route=route, span=None, outcome=outcome, fault=fault,
         phase=phase, duration=3.0, error_type=word, time_to_first_token=0.4 if shown else None,
+        wait_without_token=None if shown else 3.0,
         first_token_kind="text", cache="none", first_chunk_kind="thinking", time_to_first_chunk=0.2, stalls=(),
         output_rate=50.0 if outcome == "completed" else None, repetitions=(), actions=(), changes=(), end_at=9.0,
         cadence=SimpleNamespace(all=gaps), foreign=False, usage={s.INPUT_TOKENS: 10, s.OUTPUT_TOKENS: 20}, cancel=None,

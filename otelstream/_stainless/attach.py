@@ -21,7 +21,7 @@ from otelstream._core.turns.variable import current
 from otelstream._stainless import closes, faults, native, raw, response, whole
 from otelstream._stainless.faults import before_stream, observed
 from otelstream._stainless.over import Over
-from otelstream._stainless.sdk import Handle, Sdk, Token, request_attributes, watch_helper
+from otelstream._stainless.sdk import Handle, Sdk, Token, carrier_of, request_attributes, watch_helper
 from otelstream._trouble import trouble
 
 
@@ -167,6 +167,10 @@ class Patches(hooks.Patches):
                 self._responded(stream, answer)
                 # Before the original: some versions start the generator in it.
                 sdk_stream.__dict__["_otelstream"] = Token(stream, answer)
+            elif stream is None and self.runtime is not None:
+                carrier = self.sdk.carrier(self, kwargs)
+                if carrier is not None:
+                    sdk_stream.__dict__["_otelstream"] = carrier
         except Exception:
             trouble("opening a stream")
         return wrapped(*args, **kwargs)
@@ -247,6 +251,9 @@ def _retry(wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
 
 
 def _events(wrapped: Any, sdk_stream: Any, args: Any, kwargs: Any) -> Any:
+    carrier = carrier_of(sdk_stream)
+    if carrier is not None:
+        return carrier.events(wrapped(*args, **kwargs))
     stream = observed(sdk_stream)
     if stream is None:
         return wrapped(*args, **kwargs)
@@ -257,6 +264,9 @@ def _events(wrapped: Any, sdk_stream: Any, args: Any, kwargs: Any) -> Any:
 
 
 def _aevents(wrapped: Any, sdk_stream: Any, args: Any, kwargs: Any) -> Any:
+    carrier = carrier_of(sdk_stream)
+    if carrier is not None:
+        return carrier.aevents(wrapped(*args, **kwargs))
     stream = observed(sdk_stream)
     if stream is None:
         return wrapped(*args, **kwargs)

@@ -11,6 +11,7 @@ from otelstream._core.process.closing import decide, publish
 from otelstream._core.record.stream import StreamObservation, clock
 from otelstream._stainless import raw
 from otelstream._stainless.faults import leaving, observed
+from otelstream._stainless.sdk import carrier_of
 from otelstream._trouble import trouble
 
 CLOSE_PATIENCE = 1.0  # seconds that a record waits for a close, which may hang
@@ -69,6 +70,9 @@ def _left(closed: Any, flying: BaseException | None = None) -> StreamObservation
     try:
         if hasattr(closed, "http_response"):
             return raw.close(closed, flying)
+        carrier = carrier_of(closed)
+        if carrier is not None:
+            carrier.closed(flying)
         stream = observed(closed)
         if stream is not None and stream.ending is None:
             decide(stream, leaving(stream, flying), clock())

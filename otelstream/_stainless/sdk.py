@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from opentelemetry import trace
 from opentelemetry.util.types import AttributeValue
@@ -15,6 +15,7 @@ from otelstream import _semconv as s
 from otelstream._core.process import drops
 from otelstream._core.process.drops import dropped
 from otelstream._core.process.provider import Beside
+from otelstream._core.process.runtime import Runtime
 from otelstream._core.process.tap import Attached
 from otelstream._core.record.ending import Ending
 from otelstream._core.record.grammar import Grammar
@@ -57,6 +58,44 @@ class Sdk:
     whole: Callable[[Any], Whole | None] = field(default=lambda _: None)
     sent: Callable[[Any], None] = field(default=lambda _: None)  # the options of any request; never raises
     attach: Callable[[Wrap], None] = field(default=lambda _: None)  # what runs tools
+    # Of a stream that is no answer, by what it is made of: what stands in for its record, if it carries many of them.
+    carrier: Callable[[Observing, Mapping[str, Any]], Carrier | None] = field(default=lambda _, __: None)
+
+
+class Observing(Protocol):
+    """Who observes an SDK: nobody, while `runtime` is None."""
+
+    sdk: Sdk
+    runtime: Runtime | None
+
+
+class Carrier:
+    """A connection that carries many answers: it stands where an SDK's stream has its record."""
+
+    __slots__ = ("__weakref__",)
+
+    @property
+    def stream(self) -> StreamObservation | None:
+        """The record of the answer that comes now; None between two."""
+        raise NotImplementedError
+
+    def events(self, source: Iterator[Any]) -> Iterator[Any]:
+        """The very server-sent events of the connection, each as it arrives."""
+        raise NotImplementedError
+
+    def aevents(self, source: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        """The async twin of `events`."""
+        raise NotImplementedError
+
+    def closed(self, flying: BaseException | None) -> None:
+        """The application closes it, with `flying` in flight: end what is open but `stream`, which the close ends."""
+        raise NotImplementedError
+
+
+def carrier_of(sdk_stream: Any) -> Carrier | None:
+    """What an SDK's stream has in the place of a record, if it carries many answers."""
+    found = getattr(sdk_stream, "__dict__", {}).get("_otelstream")
+    return found if isinstance(found, Carrier) else None
 
 
 class Handle(Attached):

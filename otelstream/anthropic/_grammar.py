@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from otelstream import _semconv as s
@@ -30,6 +30,8 @@ _REASONS = {
     "tool_use": "tool_calls",
     "refusal": "content_filter",
 }
+_READ, _WRITE = "cache_read_input_tokens", "cache_creation_input_tokens"
+_COUNTS = ("input_tokens", _READ, _WRITE, "output_tokens")
 # Of the generated output; signatures and citations are protocol traffic.
 _FIELDS = {
     "text_delta": "text",
@@ -80,20 +82,27 @@ class Grammar:
         Output tokens are a placeholder before `message_delta`.
         """
         said = given.obj((given.obj(event.get("message")) if kind == "message_start" else event).get("usage"))
-        for name in ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens", "output_tokens"):
-            value = given.count(said.get(name))
-            if value is not None:
-                self.used[name] = value
-        read, write = self.used.get("cache_read_input_tokens"), self.used.get("cache_creation_input_tokens")
-        fresh, output = self.used.get("input_tokens"), self.used.get("output_tokens")
-        counts: dict[str, int | None] = {
-            # The conventions count cached tokens as input; Anthropic's field leaves them out.
-            s.INPUT_TOKENS: None if fresh is None else fresh + (read or 0) + (write or 0),
-            s.CACHE_READ_TOKENS: read,
-            s.CACHE_WRITE_TOKENS: write,
-            s.OUTPUT_TOKENS: output if kind == "message_delta" and "output_tokens" in said else None,
-        }
-        yield f.Usage({name: value for name, value in counts.items() if value is not None})
+        self.used |= used(said)
+        final = kind == "message_delta" and "output_tokens" in said
+        yield f.Usage(tokens(self.used if final else {**self.used, "output_tokens": None}))
+
+
+def used(said: Mapping[str, Any]) -> dict[str, int]:
+    """The token counts of a usage, as the provider names them."""
+    counts = {name: given.count(said.get(name)) for name in _COUNTS}
+    return {name: value for name, value in counts.items() if value is not None}
+
+
+def tokens(used: Mapping[str, int | None]) -> dict[str, int]:
+    """The same as the conventions name them: they count cached tokens as input, which Anthropic's field leaves out."""
+    read, write, fresh = used.get(_READ), used.get(_WRITE), used.get("input_tokens")
+    counts = {
+        s.INPUT_TOKENS: None if fresh is None else fresh + (read or 0) + (write or 0),
+        s.CACHE_READ_TOKENS: read,
+        s.CACHE_WRITE_TOKENS: write,
+        s.OUTPUT_TOKENS: used.get("output_tokens"),
+    }
+    return {name: value for name, value in counts.items() if value is not None}
 
 
 def _piece(event: Any) -> f.Delta | None:

@@ -46,6 +46,10 @@ def attach(wrap: Wrap) -> None:
 
 
 def _found(body: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
+    events = body.get("events")  # to a managed agent session
+    for event in events if isinstance(events, (list, tuple)) else ():
+        if isinstance(event, Mapping) and event.get("type") in ("user.custom_tool_result", "user.tool_result"):
+            yield str(event.get("custom_tool_use_id") or event.get("tool_use_id")), event.get("is_error") is True
     messages = body.get("messages")
     for message in reversed(messages if isinstance(messages, (list, tuple)) else ()):
         if not isinstance(message, Mapping) or message.get("role") == "assistant":

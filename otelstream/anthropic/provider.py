@@ -10,8 +10,8 @@ from typing import Any
 
 from otelstream._core.process.provider import Beside
 from otelstream._stainless.provider import Provider
-from otelstream._stainless.sdk import Call
-from otelstream.anthropic import _tools
+from otelstream._stainless.sdk import Call, Carrier, Observing
+from otelstream.anthropic import _sessions, _tools
 from otelstream.anthropic._grammar import Grammar, whole
 
 _NONE: frozenset[str] = frozenset()
@@ -49,6 +49,15 @@ def _provider(client: Any) -> str:
     if "Bedrock" in name:
         return "aws.bedrock"
     return "gcp.vertex_ai" if "Vertex" in name else "anthropic"
+
+
+def _sent(options: Any) -> None:
+    _tools.request(options)
+    _sessions.sent(options)
+
+
+def _carrier(observing: Observing, made_of: Mapping[str, Any]) -> Carrier | None:
+    return _sessions.carrier(observing, made_of, _provider)
 
 
 def _helpers() -> Iterator[type]:
@@ -105,6 +114,7 @@ PROVIDER = Provider(
         504: "timeout_error",
         529: "overloaded_error",
     },
-    sent=_tools.request,
+    sent=_sent,
     attach=_tools.attach,
+    carrier=_carrier,
 )

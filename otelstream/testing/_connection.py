@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
+from urllib.parse import parse_qs
 
 from otelstream.testing._desk import Desk
 from otelstream.testing._dialects import Dialect, Messages
@@ -23,7 +24,7 @@ from otelstream.testing._exchange import Exchange, Request, Write
 from otelstream.testing._faults import Faults
 from otelstream.testing._orders import make_plan
 from otelstream.testing._plan import Plan
-from otelstream.testing._routes import route_of, served
+from otelstream.testing._routes import is_aside, method_of, route_of, served
 from otelstream.testing._schedule import Schedule
 from otelstream.testing._scripts import ECHO_MODEL, message_of
 
@@ -163,11 +164,12 @@ class Connection(asyncio.Protocol):
                 "empty", Faults.http_error(400, message=f"simulator: play(when=...) raised {error!r}"), None
             )
         self.exchange = exchange = self.desk._open(request, self.number, self.accepted_at, self.request_at, plan)
-        self.dialect = (route_of(request) or Messages)(request.body if isinstance(request.body, dict) else {})
+        asked = request.body if isinstance(request.body, dict) else parse_qs(request.query)
+        self.dialect = (route_of(request) or Messages)(asked)
         await _sleep(plan.headers_pause)
         if plan.before_headers:
             await self._finish(plan)
-        elif plan.status != 200:
+        elif plan.status != 200 or plan.body is not None:
             await self._send_whole(
                 exchange, plan.status, plan.headers, self._said(plan.error) if plan.body is None else plan.body
             )
@@ -181,11 +183,13 @@ class Connection(asyncio.Protocol):
 
     @staticmethod
     def _refusal_of(request: Request) -> Plan | None:
-        """What the provider would not accept either."""
-        if request.method != "POST" or route_of(request) is None:
-            message = f"simulator: no {request.method} {request.path}; it serves POST {served()}"
+        """What the provider would not accept either, and what is no request for an answer."""
+        if is_aside(request):
+            return replace(make_plan("empty", None, None), body=b'{"data":[]}')
+        if route_of(request) is None or request.method != method_of(request):
+            message = f"simulator: no {request.method} {request.path}; it serves {served()}"
             return make_plan("empty", Faults.http_error(404, message=message), None)
-        if not isinstance(request.body, dict):
+        if request.method == "POST" and not isinstance(request.body, dict):
             return make_plan("empty", Faults.http_error(400, message="The request body is not valid JSON"), None)
         return None
 

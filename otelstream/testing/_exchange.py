@@ -42,7 +42,7 @@ class Request:
     @property
     def stream(self) -> bool:
         """Whether a stream was asked for."""
-        streamed = self.path.endswith(("-stream", _STREAMED))
+        streamed = self.path.endswith(("-stream", "/stream", _STREAMED))
         return streamed or (isinstance(self.body, dict) and self.body.get("stream") is True)
 
 

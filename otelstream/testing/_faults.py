@@ -277,6 +277,26 @@ class Faults:
 
     @staticmethod
     @_named
+    def interrupt_after(
+        point: Point = None, *, chunks: int | None = None, events: int | None = None, seconds: float = 0.0
+    ) -> Callable[[Plan], None]:
+        """Say that the user interrupted a session there, and *seconds* later end the request: what it had begun to
+        say comes to nothing. Other APIs know of no such event.
+        """
+        stop = Event.of({"type": "user.interrupt", "id": "sevt_interrupt", "processed_at": None})
+
+        def apply(plan: Plan) -> None:
+            at = index_at(plan, point, chunks, events)
+            until = next((i for i in range(at, len(plan.steps)) if plan.steps[i].event.kind == "message_delta"), None)
+            if until is None:
+                raise ScriptError("no message ends after that point")
+            plan.steps[until] = replace(plan.steps[until], pause=seconds)
+            plan.steps[at:until] = [Step(stop, plan.steps[at].pause)]
+
+        return apply
+
+    @staticmethod
+    @_named
     def no_finish() -> Callable[[Plan], None]:
         """Leave out the finish reason, and send the last event all the same."""
 

@@ -13,6 +13,7 @@ from otelstream.testing._dialects import Dialect, Messages
 from otelstream.testing._exchange import Request
 from otelstream.testing._gemini import Gemini
 from otelstream.testing._responses import Responses
+from otelstream.testing._sessions import Sessions
 
 _ROUTES: dict[str, Callable[[Any], Dialect]] = {
     "*/messages": Messages,
@@ -24,7 +25,9 @@ _ROUTES: dict[str, Callable[[Any], Dialect]] = {
     "*/model/*/invoke*": Invoke,
     "*:streamGenerateContent": Gemini,
     "*:generateContent": Gemini,
+    "*/sessions/*/stream": Sessions,
 }
+_ASIDE = "*/sessions/*/events"  # where a session's events are sent to and listed
 
 
 def route_of(request: Request) -> Callable[[Any], Dialect] | None:
@@ -32,6 +35,20 @@ def route_of(request: Request) -> Callable[[Any], Dialect] | None:
     return next((speaks for route, speaks in _ROUTES.items() if fnmatchcase(request.path, route)), None)
 
 
+def method_of(request: Request) -> str:
+    """How that path is asked: what a session says is read, anything else is an answer to a body."""
+    return _method(route_of(request))
+
+
+def _method(speaks: object) -> str:
+    return "GET" if speaks is Sessions else "POST"
+
+
+def is_aside(request: Request) -> bool:
+    """Whether it is no request for an answer: the events of a session are sent, or listed."""
+    return fnmatchcase(request.path, _ASIDE)
+
+
 def served() -> str:
     """The paths that are served, for who asked another."""
-    return ", ".join(route.replace("*", "…") for route in _ROUTES)
+    return ", ".join(f"{_method(speaks)} {route.replace('*', '…')}" for route, speaks in _ROUTES.items())

@@ -148,6 +148,16 @@ class Script:
         """Add events as they are."""
         return replace(self, events=self.events + events, _pause=0.0)
 
+    def event(self, payload: Mapping[str, Any]) -> Script:
+        """Add an event that is no part of a message, as a managed agent session has them."""
+        return self.add(Event.of(payload, self._pause))
+
+    def then(self, other: Script) -> Script:
+        """Add another message: a session carries many, and an interrupt or an error ends but one of them."""
+        this, other = self.finished(), other.finished()
+        first = replace(other.events[0], pause=this._pause + other.events[0].pause)
+        return replace(this.add(first, *other.events[1:]), pinned=this.pinned | other.pinned)
+
     def ping(self) -> Script:
         """Add a ping."""
         return self.add(replace(PING, pause=self._pause))

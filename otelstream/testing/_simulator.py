@@ -36,7 +36,8 @@ class ProviderSimulator(Faults, Desk):
     Any POST to a path that ends in `/messages`, `/chat/completions`, `/responses` or `/completions` is answered in
     the words of that API: a stream where `"stream": true`, else the same message in one piece. A script is written
     in those of Anthropic's messages; what an API has no words for it leaves out. The points of a fault are the
-    script's. Another process steers it by the request header `otelstream-play: text_long; cut_after=chunks:40;
+    script's. A GET of a managed agent session's stream is answered by its events: each message is a request to a model.
+    Another process steers it by the request header `otelstream-play: text_long; cut_after=chunks:40;
     gap=0.01`, or by `POST /_simulator/play` with the arguments of `play` as JSON, and reads `GET /_simulator/log`.
     It may be stopped (the port then refuses connections) and started again on the same port.
 

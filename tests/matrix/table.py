@@ -77,6 +77,32 @@ the OpenAI SDK and through a client of its own; what differs, and what cannot be
   and its retries below one call are not seen. The OpenAI SDK says both.
 - An answer that the application leaves without `close()` is open until the collector takes it: `abandoned`, `gc`.
 - A name that was bound before `instrument()` (`from litellm import completion`) is called past us.
+
+## Managed agent sessions
+
+`client.beta.sessions.events.stream()` of `anthropic`, and the stream of a session's thread, is one connection that
+stays open: each request to a model on it is a record, from `span.model_request_start` to `span.model_request_end`, and
+the connection itself is none. `tests/sessions` runs it; what differs, and what the wire cannot tell:
+
+- First token and cadence are those of the previews. They are asked for by `event_deltas=["agent.message"]`. Without
+  them a message arrives whole: no first token is claimed, none is missed, and objectives for it judge nothing.
+  Previews are best effort: what the provider leaves out of them is neither a chunk nor a character.
+- What a preview has shown and no message concludes is withdrawn with the end of the request: `cancelled`, trigger
+  `user_stop` where a `user.interrupt` came before, `failed`, `provider_error` where the request says that it failed,
+  else `failed`, `cut_short`; and `otelstream.retraction`, reason `other`, says how much it was and for how long. A Stop
+  counts from where this process sends the interrupt, else from where the session shows it. One that comes between two
+  requests stops none, and is not counted.
+- A connection that is lost, left or closed between two requests fails nothing; in one it ends that as any stream. The
+  SDK opens another without a word of the first: there is no count of that, and what is left of the request that
+  the first was lost in has no record.
+- A record begins as its first event arrives: what the request took to come to that is not in it. Its model is
+  `unknown`, it has no finish reason (a message that was cut by its limit, or refused, is `completed`), and no
+  output rate.
+- The provider runs its own tools and an MCP server's: from when it says so, or the user allows it, to their result;
+  evidence `tool_result`, unless a run is seen here (a self-hosted environment). What is refused is `withheld`. Custom
+  tools are the application's. Their input arrives whole. What another thread of the session asks for, which is shown
+  on the session's stream too, is in the record of that thread's own stream, if that is read.
+- Two connections to one session are two records of each request. What is read as lines or bytes has none.
 """
 
 

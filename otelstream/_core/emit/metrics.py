@@ -179,10 +179,10 @@ class Metrics:
             add(s.STREAM_FAILURES, labels={s.FAULT: fault, s.PHASE: phase, s.ERROR_TYPE: error})
         if stream.judged:
             points.append(partial(self._judge, common, stream.judged))
-        if outcome != "failed" or stream.time_to_first_token is not None:
+        if outcome != "failed" or stream.wait_without_token is None:
             # How old an answer was when it broke: what failed before its first word has the wait for that instead.
             add(s.STREAM_DURATION, duration, labels={s.ENDED: _ENDED[outcome], s.OUTCOME: outcome})
-        self._first_token(stream, add, outcome, duration)
+        self._first_token(stream, add, outcome)
         for stall in stream.stalls:
             stall_labels = {s.STALL_SOURCE: stall.source, s.BLOCK_KIND: stall.kind}
             add(s.STREAM_STALLS, labels=dict(stall_labels))
@@ -276,10 +276,11 @@ class Metrics:
         call.stood |= {word}
         self.add(s.CANCELLATION_SIDE_EFFECTS, stream, {s.SIDE_EFFECT: word})
 
-    def _first_token(self, stream: StreamObservation, add: Any, outcome: str, duration: float) -> None:
-        first_token = stream.time_to_first_token
+    def _first_token(self, stream: StreamObservation, add: Any, outcome: str) -> None:
+        first_token, wait = stream.time_to_first_token, stream.wait_without_token
+        if wait is not None:
+            add(s.STREAM_WAIT_WITHOUT_TOKEN, wait, labels={s.OUTCOME: outcome})
         if first_token is None:
-            add(s.STREAM_WAIT_WITHOUT_TOKEN, duration, labels={s.OUTCOME: outcome})
             return
         kind = stream.first_token_kind or "text"
         cache = "none" if self._lean and stream.cache == "write" else stream.cache

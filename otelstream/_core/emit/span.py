@@ -134,7 +134,6 @@ def early(stream: StreamObservation) -> dict[str, AttributeValue]:
 def summary(stream: StreamObservation) -> dict[str, AttributeValue]:
     """The attributes that say how one ended stream went; what nobody knows is left out."""
     gaps = stream.cadence.all
-    ended_without_token = stream.duration if stream.time_to_first_token is None else None
     values: dict[str, AttributeValue | None] = {
         s.OUTCOME: stream.outcome,
         s.PHASE: stream.phase,
@@ -143,7 +142,7 @@ def summary(stream: StreamObservation) -> dict[str, AttributeValue]:
         s.PARTIAL: stream.partial,
         s.TIME_TO_FIRST_CHUNK: stream.time_to_first_chunk,
         s.TIME_TO_FIRST_TOKEN: stream.time_to_first_token,
-        s.WAIT_WITHOUT_TOKEN: ended_without_token,
+        s.WAIT_WITHOUT_TOKEN: stream.wait_without_token,
         s.CHUNKS: stream.chunks,
         s.GAP_P50: gaps.quantile(0.5),
         s.GAP_P95: gaps.quantile(0.95),

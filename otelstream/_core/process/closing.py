@@ -95,7 +95,11 @@ def _hear(stream: StreamObservation) -> None:
 
 def _judge(stream: StreamObservation) -> None:
     judged = stream.runtime.settings.objectives.judge(stream, stream.model, stream.route)
-    stream.judged = tuple((objective, "excluded") for objective, _ in judged) if stream.unseen else judged
+    if stream.unseen:
+        judged = tuple((objective, "excluded") for objective, _ in judged)
+    elif stream.untimed and stream.first_token_at is None and stream.outcome != "failed":
+        judged = tuple((each, "excluded" if each.kind == "first_token" else found) for each, found in judged)
+    stream.judged = judged
 
 
 def _make_do(stream: StreamObservation, ending: Ending) -> None:

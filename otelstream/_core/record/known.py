@@ -65,8 +65,8 @@ class Known:
         "native_end", "once", "opened_under", "operation", "output_tools", "own_span", "ping_seen", "provider",
         "reader", "rechunked", "refusal", "request_id", "response_at", "response_id", "response_model", "route",
         "runtime", "server_tool", "span", "stalls", "started", "started_ns", "stop_asked", "summing", "suppressed",
-        "text_before", "told", "tool_calls", "turn", "undecodable", "unseen", "usage", "verdict", "visible",
-        "visible_chars", "waiters", "waiting_since", "waits",
+        "text_before", "told", "tool_calls", "turn", "undecodable", "unseen", "untimed", "usage", "verdict",
+        "visible", "visible_chars", "waiters", "waiting_since", "waits",
     )  # fmt: skip
 
     def __init__(
@@ -147,6 +147,7 @@ class Known:
         self.garbled = False  # an event was no JSON, which only a reader that parses none gets past
         self.undecodable: s.Fault | None = None  # what a stream is that was left at an event nobody can parse
         self.unseen = False  # something passed that nobody here can read, or failed to
+        self.untimed = False  # when its first token came is not on the wire, unless one was seen
         self.exhausted = False
         self.rechunked = False  # by a router: the cadence is its own
         self.refusal = False  # the model refused in words
@@ -225,6 +226,11 @@ class Known:
     @property
     def time_to_first_token(self) -> float | None:
         return None if self.first_token_at is None else self.first_token_at - self.started
+
+    @property
+    def wait_without_token(self) -> float | None:
+        """How long an answer lasted without a token, where it is known that none came."""
+        return None if self.untimed or self.first_token_at is not None else self.duration
 
     @property
     def hold_time(self) -> float:
