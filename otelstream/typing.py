@@ -3,6 +3,7 @@
 
 from otelstream._core.record.call import ToolCall
 from otelstream._core.record.cancel import Ledger
+from otelstream._core.record.hearing import JudgeReport, Reversal
 from otelstream._face.keywords import Settings
 from otelstream._face.turns import Turn
 from otelstream._face.view import StreamView
@@ -28,12 +29,14 @@ __all__ = [
     "Effect",
     "Evidence",
     "Fault",
+    "JudgeReport",
     "Ledger",
     "ObjectiveResult",
     "Outcome",
     "Phase",
     "Propagation",
     "RetractionReason",
+    "Reversal",
     "Settings",
     "StreamView",
     "ToolCall",

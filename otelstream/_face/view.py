@@ -11,7 +11,7 @@ from otelstream import _semconv as s
 from otelstream._core.record.batch import arrived
 from otelstream._core.record.call import ToolCall
 from otelstream._core.record.cancel import Cancel, Ledger
-from otelstream._core.record.hearing import Heard, Reversal
+from otelstream._core.record.hearing import JudgeReport, Reversal
 from otelstream._core.record.stream import StreamObservation
 
 T = TypeVar("T")
@@ -104,7 +104,7 @@ class StreamView:
         "The tool calls that the model asked for.", lambda stream: tuple(stream.all_tool_calls())
     )
 
-    judges = _Known[tuple[Heard, ...]](
+    judges = _Known[tuple[JudgeReport, ...]](
         "What became of each judge: its last verdict, its reversals, what it cost.",
         lambda stream: (
             stream.heard if stream.visible is None else tuple(hearing.heard() for hearing in stream.visible.hearings)

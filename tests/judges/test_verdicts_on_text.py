@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+import time
 from typing import Any
 
 import pytest
@@ -153,6 +154,19 @@ def test_what_a_view_knows(scene: Any, judge: Any) -> None:
     (reversal,) = otelstream.get_stream(stream).reversals or ()
     assert reversal[:3] == ("safe", "yes", "no")
     assert 0 < heard.seconds < 1
+
+
+def test_exposure_is_as_the_application_saw_it(scene: Any, judge: Any) -> None:
+    """How long a verdict stood is within a batch of what passed between the reads of its ends."""
+    judge()
+    text, at = "", {}
+    for event in scene.opened(Script().text(SURE + BUT * 3, chunk=4), schedule=Schedule(gap=0.02)):
+        text += text_of(event)
+        for end in (24, len(SURE + BUT)):
+            if len(text) >= end:
+                at.setdefault(end, time.perf_counter())
+    (reversal,) = scene.events(s.EVENT_REVERSAL)
+    assert reversal[s.REVERSAL_EXPOSURE] == pytest.approx(at[len(SURE + BUT)] - at[24], abs=0.3)
 
 
 @pytest.mark.parametrize("api", ["messages", "chat"])

@@ -31,9 +31,10 @@ import otelstream
 from otelstream.demo._pairs import _ASKS_ONCE, _ASKS_TWICE, Stage
 from otelstream.demo._play import STORY_HEADER, client_of, request_of
 from otelstream.demo._stories import MORE, STORIES, Story, chat, play_of, read_raw, responses, story_of
-from otelstream.testing import ProviderSimulator
+from otelstream.testing import ProviderSimulator, Script, prose
 
 SPEED = 4
+_CHANGES_ITS_MIND = Script().text(f"Yes, it is safe. {prose(326)} No, it is not. {prose(200)}")
 MODELS = ("model-a", "model-b", "model-c")  # those of the week before, too
 ROUTES = ("chat", "search", None)
 SETTINGS: dict[str, Any] = {
@@ -124,6 +125,21 @@ def contradict(client: Any, request: dict[str, Any]) -> None:
                 otelstream.record_retraction(reason="contradicted")
 
 
+@otelstream.judge("tells", verdicts=("yes", "no"))
+def tells(text: str) -> str | None:
+    """The last word of the two that the text says."""
+    where, word = max((text.rfind(word), word.lower()) for word in ("Yes", "No,"))
+    return word.strip(",") if where >= 0 else None
+
+
+def believe(client: Any, request: dict[str, Any]) -> None:
+    """Act on the first word of an answer that takes it back."""
+    with client.messages.stream(**request) as stream:
+        for index, _ in enumerate(stream.text_stream):
+            if index == 5:
+                otelstream.record_action()
+
+
 def dawdle(client: Any, request: dict[str, Any]) -> None:
     """Stop reading for a moment, as a slow consumer does."""
     with client.messages.stream(**request) as stream:
@@ -185,6 +201,7 @@ SELDOM = (
     story_of("regret", play_of(_ASKS_TWICE, 0.4, 0.02), regret),
     story_of("action", play_of("text_long", 0.4, 0.02), act_on_it),
     story_of("contradicted", play_of("text_long", 0.4, 0.02), contradict),
+    story_of("taken back", play_of(_CHANGES_ITS_MIND, 0.4, 0.02), believe),
     story_of("dawdle", play_of("text_long", 0.4, 0.02), dawdle),
     story_of("late stop", play_of("text_long", 0.4, 0.02), late_stop),
     story_of("drained stop", play_of("text_long", 0.4, 0.02), drained_stop),

@@ -66,8 +66,8 @@ class Judge:
         if loop is None:
             self._queue.put(hearing)
             if not self._at_work:
+                _thread.start_new_thread(self._work, ())  # which the end of the process refuses
                 self._at_work = True
-                _thread.start_new_thread(self._work, ())
         elif len(self._tasks) < MAX_TASKS:
             # Not at once: a loop may begin its tasks where they are made.
             loop.call_soon(self._begin, loop, hearing, context=hearing.visible.context.copy())

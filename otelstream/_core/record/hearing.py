@@ -37,7 +37,7 @@ _MARK = re.compile(r"[.!?…。！？\n][\"'”’»」』)\]]{0,6}")  # noqa: R
 _ENDS_AT_ONCE = "。！？"  # noqa: RUF001  # in scripts without blanks; any other needs one after it
 
 
-class Heard(NamedTuple):
+class JudgeReport(NamedTuple):
     """What became of one judge on one stream: its last verdict, how often it took one back, and what it cost."""
 
     name: str
@@ -143,10 +143,10 @@ class Hearing:
                 return place
             self.skipped += 1
 
-    def heard(self) -> Heard:
+    def heard(self) -> JudgeReport:
         last = self._last
         verdict = last.verdict if last is not None else None
-        return Heard(self.judge.name, verdict, self.reversals, self.runs, self.seconds, self.skipped)
+        return JudgeReport(self.judge.name, verdict, self.reversals, self.runs, self.seconds, self.skipped)
 
     def idle(self) -> bool:
         """Nothing waits: stop reading; False where more came meanwhile."""

@@ -19,7 +19,7 @@ from otelstream._core.record.cancel import Ask, Cancel
 from otelstream._core.record.ending import Ending, by_finish_reason, identity
 from otelstream._core.record.facts import Key
 from otelstream._core.record.grammar import Grammar
-from otelstream._core.record.hearing import Change, Heard, Visible
+from otelstream._core.record.hearing import Change, JudgeReport, Visible
 from otelstream._core.record.host import Host, Turn
 from otelstream._core.record.objectives import Objective, succeeded_then_failed
 from otelstream._core.record.place import Reader
@@ -139,7 +139,7 @@ class Known:
         self.actions: list[tuple[float, int]] = []  # when the user acted, and what was there
         self.visible: Visible | None = None  # the text, while there are judges to read it
         self.changes: list[Change] = []  # of their verdicts
-        self.heard: tuple[Heard, ...] = ()  # what became of each judge
+        self.heard: tuple[JudgeReport, ...] = ()  # what became of each judge
         self.emitted = False
         self.emitted_at: float | None = None
         self.loops: list[Loop] = []
