@@ -16,6 +16,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -315,6 +316,108 @@ def google(base_url: str) -> tuple[Any, Any]:
     return client, client.aio
 
 
+def botocore_ways(client: Any, _: Any) -> list[Callable[[], Any]]:
+    """The same of Bedrock's, for both of its operations."""
+    messages = [{"role": "user", "content": [{"text": "hi"}]}]
+    body = json.dumps({"anthropic_version": "bedrock-2023-05-31", "max_tokens": 9, "messages": HI})
+
+    played = [""]
+
+    def ordered(params: Any, **_: Any) -> None:
+        params["headers"]["otelstream-play"] = f"text_short; {played[0]}"
+
+    client.meta.events.register("before-call", ordered)
+
+    def converse(play: str = "") -> Any:
+        played[:] = [play]
+        return client.converse_stream(modelId="some-model", messages=messages)["stream"]
+
+    def invoke(play: str = "") -> Any:
+        played[:] = [play]
+        return client.invoke_model_with_response_stream(modelId="some-model", body=body)["body"]
+
+    def create() -> Any:
+        return list(map(str, converse()))
+
+    def invoked() -> Any:
+        return list(map(str, invoke()))
+
+    def closed() -> Any:
+        stream = converse()
+        first = str(next(iter(stream)))
+        stream.close()
+        return first
+
+    def invoked_closed() -> Any:
+        stream = invoke()
+        first = str(next(iter(stream)))
+        stream.close()
+        return first
+
+    def dropped() -> Any:
+        return str(next(iter(converse())))
+
+    def refused() -> Any:
+        return converse("http_error=429")
+
+    def invoked_refused() -> Any:
+        return invoke("http_error=429")
+
+    def error_event() -> Any:
+        return list(map(str, converse("error_after=2")))
+
+    def cut() -> Any:
+        return list(map(str, converse("cut_after=chunks:1")))
+
+    return [create, invoked, closed, invoked_closed, dropped, refused, invoked_refused, error_event, cut]
+
+
+def botocore(base_url: str) -> tuple[Any, Any]:
+    config = importlib.import_module("botocore.config").Config(retries={"total_max_attempts": 1})
+    return importlib.import_module("boto3").client(
+        "bedrock-runtime", endpoint_url=base_url, region_name="us-east-1", aws_access_key_id="unused",
+        aws_secret_access_key="unused", config=config,
+    ), None  # fmt: skip
+
+
+def litellm_ways(sdk: Any, base_url: str) -> list[Callable[[], Any]]:
+    """The same of the router's."""
+    ask = {
+        "model": "openai/some-model", "messages": HI, "stream": True, "api_base": f"{base_url}/v1", "api_key": "unused",
+        "max_retries": 0,
+    }  # fmt: skip
+
+    def play(what: str) -> dict[str, Any]:
+        return {"extra_headers": {"otelstream-play": f"text_short; {what}"}}
+
+    def text(chunk: Any) -> Any:
+        return type(chunk).__name__, chunk.choices[0].delta.content, chunk.choices[0].finish_reason
+
+    def create() -> Any:
+        return [text(chunk) for chunk in sdk.completion(**ask)]
+
+    def closed() -> Any:
+        stream = sdk.completion(**ask)
+        first = text(next(stream))
+        stream.close()
+        return first
+
+    async def acreate() -> Any:
+        return [text(chunk) async for chunk in await sdk.acompletion(**ask)]
+
+    def refused() -> Any:
+        return sdk.completion(**ask, **play("http_error=429"))
+
+    def cut() -> Any:
+        return [text(chunk) for chunk in sdk.completion(**ask, **play("cut_after=chunks:1"))]
+
+    return [create, closed, acreate, refused, cut]
+
+
+def litellm(base_url: str) -> tuple[Any, Any]:
+    return importlib.import_module("litellm"), base_url
+
+
 def of_one_make(package: str, sync: str, asynchronous: str) -> Callable[[str], tuple[Any, Any]]:
     def made(base_url: str) -> tuple[Any, Any]:
         sdk = importlib.import_module(package)
@@ -324,11 +427,13 @@ def of_one_make(package: str, sync: str, asynchronous: str) -> Callable[[str], t
     return made
 
 
-# By what is installed: its module, a pair of clients, and ways to read.
-SDKS: dict[str, tuple[str, Callable[[str], tuple[Any, Any]], Callable[[Any, Any], list[Callable[[], Any]]]]] = {
-    "anthropic": ("anthropic", of_one_make("anthropic", "Anthropic", "AsyncAnthropic"), anthropic_ways),
-    "openai": ("openai", of_one_make("openai", "OpenAI", "AsyncOpenAI"), openai_ways),
-    "google-genai": ("google.genai", google, google_ways),
+# By what is installed: a pair of clients, and ways to read.
+SDKS: dict[str, tuple[Callable[[str], tuple[Any, Any]], Callable[[Any, Any], list[Callable[[], Any]]]]] = {
+    "anthropic": (of_one_make("anthropic", "Anthropic", "AsyncAnthropic"), anthropic_ways),
+    "openai": (of_one_make("openai", "OpenAI", "AsyncOpenAI"), openai_ways),
+    "google-genai": (google, google_ways),
+    "botocore": (botocore, botocore_ways),
+    "litellm": (litellm, litellm_ways),
 }
 
 
@@ -344,7 +449,7 @@ def main(base_url: str, package: str, order: str) -> None:
     set_up(order.split(","))
     for what in order.split(","):
         switch_on(what)
-    module, clients, ways = SDKS[package]
+    clients, ways = SDKS[package]
     loop, seen, before = asyncio.new_event_loop(), {}, counted()
     for way in ways(*clients(base_url)):
         SPANS.clear()
@@ -372,7 +477,7 @@ def main(base_url: str, package: str, order: str) -> None:
         after = counted()
         seen[way.__name__] = {"result": result, "spans": spans, "records": list((after - before).elements())}
         before = after
-    print(json.dumps({"seen": seen, "logged": handler.lines, "sdk": importlib.import_module(module).__version__}))
+    print(json.dumps({"seen": seen, "logged": handler.lines, "sdk": metadata.version(package)}))
 
 
 def counted() -> Counter[str]:

@@ -25,16 +25,22 @@ pytestmark = pytest.mark.slow
 HERE = Path(__file__).resolve().parent
 ENVIRONMENTS = Path(os.environ.get("OTELSTREAM_COMPANIONS", HERE.parent / ".venv-companions"))
 OUTCOMES = {
-    **dict.fromkeys(("broken_off", "abroken_off", "closed", "task_cancelled"), "cancelled"),
-    **dict.fromkeys(("refused", "arefused", "answer_refused", "error_event", "cut", "answer_cut"), "failed"),
+    **dict.fromkeys(("broken_off", "abroken_off", "closed", "invoked_closed", "task_cancelled"), "cancelled"),
+    **dict.fromkeys(
+        ("refused", "arefused", "answer_refused", "invoked_refused", "error_event", "cut", "answer_cut"), "failed"
+    ),
+    "dropped": "abandoned",
 }
 RAW = frozenset({"raw", "lines"})
 HELPERS = frozenset({"stream", "text", "final", "astream", "afinal"})
 ANSWERS = frozenset({"answer", "answer_stream", "answer_final", "aanswer", "answer_refused", "answer_cut"})
 # Attributes that are another value in every run: times; and the digest of a traceback, which has our frames in it.
 VARYING = ("time_to_first", "duration", "completion_start_time", "logfire.msg", "exception.fingerprint")
-# And of one that writes the whole answer, whose headers are the server's of that moment.
-VARYING_OF = {"openinference.instrumentation.google_genai": ("output.value",)}
+# And of who writes the whole answer, whose headers are of that moment, or its request id.
+VARYING_OF = {
+    "openinference.instrumentation.google_genai": ("output.value",),
+    "opentelemetry.instrumentation.botocore.bedrock-runtime": ("aws.request_id",),
+}
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,7 @@ class Companion:
     versions: tuple[str, ...]  # of the SDK
     with_: tuple[str, ...] = ()  # what it needs to work with them, and does not say
     apart: frozenset[str] = frozenset()  # ways that have a span of ours: theirs is not current, or ends before
+    over: frozenset[str] = frozenset()  # ways that have one where it was switched on before us: ours goes over it
     lost: frozenset[str] = frozenset()  # ways whose span it never ends: what we write there is never exported
     outcomes: dict[str, str] = field(default_factory=dict)  # where it changes what the application does
     suppresses: bool = False
@@ -133,7 +140,47 @@ GOOGLE = {
         apart=frozenset({"create", "chat", "broken_off", "closed", "acreate", "refused", "error_event", "cut"}),
     ),
 }  # fmt: skip
-SDKS = {"anthropic": ANTHROPIC, "openai": OPENAI, "google-genai": GOOGLE}
+BEDROCK = {
+    # It never ends its span of a stream that is dropped or breaks, nor of the invocation that is played here.
+    "opentelemetry": Companion(
+        "opentelemetry-instrumentation-botocore",
+        "opentelemetry.instrumentation.botocore:BotocoreInstrumentor",
+        ("1.44.8",),
+        with_=("boto3",),
+        lost=frozenset({"invoked", "dropped", "cut"}),
+    ),
+    # It never ends its span of a refused `converse_stream`, and ends that of a dropped one before the body is dropped.
+    "openinference": Companion(
+        "openinference-instrumentation-bedrock",
+        "openinference.instrumentation.bedrock:BedrockInstrumentor",
+        ("1.44.8",),
+        with_=("boto3",),
+        apart=frozenset({"dropped"}),
+        lost=frozenset({"refused"}),
+    ),
+    # Its span is never current.
+    "traceloop": Companion(
+        "opentelemetry-instrumentation-bedrock",
+        "opentelemetry.instrumentation.bedrock:BedrockInstrumentor",
+        ("1.44.8",),
+        with_=("boto3",),
+        apart=frozenset({
+            "create", "invoked", "closed", "invoked_closed", "dropped", "refused", "invoked_refused", "error_event",
+            "cut",
+        }),
+    ),
+}  # fmt: skip
+LITELLM = {
+    # It ends its span as the GeneratorExit passes, before the router's stream is closed.
+    "openinference": Companion(
+        "openinference-instrumentation-litellm",
+        "openinference.instrumentation.litellm:LiteLLMInstrumentor",
+        ("1.110.2",),
+        apart=frozenset({"closed"}),
+        over=frozenset({"create", "closed", "acreate", "refused", "cut"}),
+    ),
+}
+SDKS = {"anthropic": ANTHROPIC, "openai": OPENAI, "google-genai": GOOGLE, "botocore": BEDROCK, "litellm": LITELLM}
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +207,9 @@ def run(
 ) -> dict[str, Any]:
     done = subprocess.run(
         [python(sdk, name, version), str(HERE / "companions.py"), provider.base_url, sdk, order],
-        env={**os.environ, "ANTHROPIC_OPEN_TELEMETRY": str(native).lower()},
+        env={
+            **os.environ, "ANTHROPIC_OPEN_TELEMETRY": str(native).lower(), "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        },
         capture_output=True, text=True, check=False, timeout=240,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
@@ -194,7 +243,7 @@ def kept(theirs: list[tuple[Any, ...]], alone: list[tuple[Any, ...]]) -> bool:
 def beside(provider: ProviderSimulator, sdk: str, name: str, version: str, native: bool = False) -> None:
     companion = SDKS[sdk][name]
     alone = run(provider, sdk, name, version, companion.switch, native)
-    for order in (f"{companion.switch},ours", f"ours,{companion.switch}"):
+    for order, over in ((f"{companion.switch},ours", companion.over), (f"ours,{companion.switch}", frozenset())):
         both = run(provider, sdk, name, version, order, native)
         new = [line for line in both["logged"] if line not in alone["logged"]]
         assert [line for line in both["logged"] if line not in new] == alone["logged"]
@@ -217,7 +266,7 @@ def beside(provider: ProviderSimulator, sdk: str, name: str, version: str, nativ
                 assert len(holders) == ("refused" in way), hint
             else:
                 assert len(holders) == (way not in companion.lost), hint
-                assert bool(ours) == (way in companion.apart and not native_here), hint
+                assert bool(ours) == (way in companion.apart | over and not native_here), hint
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="environments are laid out otherwise there")
@@ -241,3 +290,17 @@ def test_beside_openai(provider: ProviderSimulator, name: str, version: str) -> 
 def test_beside_google(provider: ProviderSimulator, name: str, version: str) -> None:
     """The same of streams that are generators."""
     beside(provider, "google-genai", name, version)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="environments are laid out otherwise there")
+@pytest.mark.parametrize("name", BEDROCK)
+def test_beside_bedrock(provider: ProviderSimulator, name: str) -> None:
+    """The same of both operations of Bedrock's."""
+    beside(provider, "botocore", name, BEDROCK[name].versions[0])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="environments are laid out otherwise there")
+@pytest.mark.parametrize("name", LITELLM)
+def test_beside_litellm(provider: ProviderSimulator, name: str) -> None:
+    """The same of a router, around whose functions the later one goes."""
+    beside(provider, "litellm", name, LITELLM[name].versions[0])

@@ -9,8 +9,11 @@ from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
+from opentelemetry import trace
+from opentelemetry.trace import Span
 from opentelemetry.util.types import AttributeValue
 
+from otelstream._core.emit.span import take
 from otelstream._core.process import suppression
 from otelstream._core.process.closing import end
 from otelstream._core.process.runtime import Runtime
@@ -65,7 +68,7 @@ class Asked:
         stream.started, stream.started_ns = self.at, stream.started_ns - int(earlier * 1e9)
         stream.attached = Handle()
         stream.suppressed, stream.foreign = beside.suppressed, beside.span is not None
-        runtime.attach_span(stream, _attributes(self.client, self.params), beside.span)
+        runtime.attach_span(stream, _attributes(self.client, self.params), beside.span or _said_late())
         return stream
 
     def returned(self, result: Any) -> Any:
@@ -90,6 +93,13 @@ class Asked:
                 end(self.stream, _faults.before_stream(self.stream, error))
         except Exception:
             trouble("ending a refused request")
+
+
+def _said_late() -> Span | None:
+    """The current span, if it is that of OpenInference's which says no sooner than at its end that it is a model's."""
+    span = trace.get_current_span()
+    late = span.is_recording() and getattr(span, "name", "") == "bedrock.invoke_model_with_response_stream"
+    return span if late and take(span) else None
 
 
 def _body(params: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -27,7 +27,7 @@ import otelstream
 from otelstream import _semconv as s
 from otelstream.bedrock.provider import AIOBOTOCORE, BOTOCORE
 
-from .conftest import CONVERSE, START, USAGE, WHOLE, Reply, Scene, begin, delta, end, session, stop
+from .conftest import CONVERSE, START, USAGE, WHOLE, Reply, Scene, begin, chunk, delta, end, session, stop
 
 HOOKS = {
     botocore.client.BaseClient: "_make_api_call",
@@ -176,6 +176,24 @@ def test_beside_a_companion(scene: Scene, first: str) -> None:
         assert (span.name, (span.attributes or {})[s.OUTCOME]) == ("theirs", "completed")
         if first == "theirs":
             otelstream.uninstrument()
+
+
+def test_a_companion_that_says_late_what_it_is(scene: Scene) -> None:
+    """OpenInference's span of an invocation is a model's, though it does not say so yet when the request leaves."""
+    scene.plays([chunk(outputText="Calm", completionReason="FINISH")])
+    tracer = scene.telemetry.tracer_provider.get_tracer("openinference.instrumentation.bedrock")
+
+    with tracer.start_as_current_span("bedrock.invoke_model_with_response_stream"):
+        list(scene.invoke())
+    with tracer.start_as_current_span("an application's own"):
+        list(scene.invoke())
+
+    found = {span.name: (span.attributes or {}).get(s.OUTCOME) for span in scene.telemetry.spans()}
+    assert found == {
+        "bedrock.invoke_model_with_response_stream": "completed",
+        "an application's own": None,
+        "chat some-model": "completed",
+    }
 
 
 @pytest.mark.parametrize("retries", [1, 3])

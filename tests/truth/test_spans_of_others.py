@@ -11,6 +11,7 @@ from typing import Any
 import anthropic
 import pytest
 import shapes
+import wrapt
 from matrix.telemetry import Telemetry
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan
@@ -90,6 +91,26 @@ def test_open_inference(scene: Scene) -> None:
         list(scene.create())
 
     assert holders(scene) == [(own(scene) if native(scene) else "companion", "completed")]
+
+
+class Late(wrapt.ObjectProxy):  # type: ignore[type-arg]
+    """OpenInference's span whose kind was given after its start: it is written at its end."""
+
+    def __init__(self, span: trace.Span, kind: str) -> None:
+        super().__init__(span)
+        self._self_important_attributes = {s.OPENINFERENCE_KIND: kind}
+
+
+@pytest.mark.parametrize(("kind", "adopted"), [("LLM", True), ("AGENT", False)])
+def test_open_inference_says_late(scene: Scene, kind: str, adopted: bool) -> None:
+    """The kind that OpenInference writes at its span's end is known before."""
+    scene.plays(TEXT)
+    span = scene.telemetry.tracer_provider.get_tracer("companion").start_span("theirs")
+
+    with trace.use_span(Late(span, kind), end_on_exit=True):
+        list(scene.create())
+
+    assert holders(scene) == [("companion" if adopted and not native(scene) else own(scene), "completed")]
 
 
 @pytest.mark.parametrize("setting", ["auto", "enrich", "own"])

@@ -30,12 +30,12 @@ def model_span() -> Span | None:
     span = trace.get_current_span()
     if not span.is_recording() or _TAKEN in getattr(span, "__dict__", ()):
         return None
-    attributes = getattr(span, "attributes", None)
-    if not attributes:
-        return None
+    attributes = getattr(span, "attributes", None) or {}
     if attributes.get(s.OPERATION) in CALLS and getattr(span, "kind", None) is SpanKind.CLIENT:
         return span
-    return span if attributes.get(s.OPENINFERENCE_KIND) == "LLM" else None  # which leaves the kind alone
+    # OpenInference leaves the span's kind alone; and its own, given after the start, it keeps till the end.
+    late = getattr(span, "_self_important_attributes", None) or {}
+    return span if "LLM" in (attributes.get(s.OPENINFERENCE_KIND), late.get(s.OPENINFERENCE_KIND)) else None
 
 
 def unreadable_span() -> Span | None:
