@@ -112,6 +112,7 @@ class Patches(hooks.Patches):
         if stream is None and not (nesting.entered() or kwargs.get("stream")):
             asked = whole.begin(self.sdk, self.runtime, client, args, kwargs)
             result = wrapped(*args, **kwargs)
+            self.sdk.heard(result)
             return result if asked is None else whole.answered(self.sdk, asked, result)
         mark = nesting.enter(stream)  # what is not observed is no attempt of the stream whose request it is made in
         try:
@@ -130,6 +131,7 @@ class Patches(hooks.Patches):
         if stream is None and not (nesting.entered() or kwargs.get("stream")):
             asked = whole.begin(self.sdk, self.runtime, client, args, kwargs)
             result = await wrapped(*args, **kwargs)
+            self.sdk.heard(result)
             return result if asked is None else whole.answered(self.sdk, asked, result)
         mark = nesting.enter(stream)
         try:

@@ -57,6 +57,7 @@ class Sdk:
     # An answer that was not streamed, as the SDK's object or as its JSON; None for what is none.
     whole: Callable[[Any], Whole | None] = field(default=lambda _: None)
     sent: Callable[[Any], None] = field(default=lambda _: None)  # the options of any request; never raises
+    heard: Callable[[Any], None] = field(default=lambda _: None)  # what any request returns that is not streamed
     attach: Callable[[Wrap], None] = field(default=lambda _: None)  # what runs tools
     # Of a stream that is no answer, by what it is made of: what stands in for its record, if it carries many of them.
     carrier: Callable[[Observing, Mapping[str, Any]], Carrier | None] = field(default=lambda _, __: None)

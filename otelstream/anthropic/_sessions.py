@@ -27,6 +27,9 @@ from otelstream.anthropic._session_grammar import DELTA, SPOKEN, Grammar
 
 MAX_OPEN = 16  # requests of one connection; a thread, which is what one shows, has one at a time
 _EVENTS = ("BetaManagedAgentsStreamSessionEvents", "BetaManagedAgentsStreamSessionThreadEvents")
+_AGENTS = frozenset({"BetaManagedAgentsSession", "BetaManagedAgentsSessionThread"})  # what has an agent
+MAX_MODELS = 1024
+_models: dict[str, str] = {}  # by the id of a session or thread, as far as this process was told
 _connected: weakref.WeakSet[Session] = weakref.WeakSet()
 
 
@@ -192,7 +195,10 @@ class Session(Carrier):
             self._forget(oldest)
             end(oldest.record, CUT_SHORT)
         record = self._newest = runtime.begin(
-            operation="chat", provider=self._provider, model="unknown", grammar=Grammar()
+            operation="chat",
+            provider=self._provider,
+            model=_models.get(self._thread or self.id, "unknown"),
+            grammar=Grammar(),
         )
         record.attached = Handle(self._observing.sdk, self._attributes)
         runtime.attach_span(record, self._attributes)
@@ -273,6 +279,22 @@ def sent(options: Any) -> None:
                         session.interrupt(event, at)
     except Exception:
         trouble("reading what is sent to a session")
+
+
+def heard(answer: Any) -> None:
+    """A session, a thread, or a page of them: those say which model they run, which events never do. Never raises."""
+    try:
+        page = getattr(answer, "data", None) if type(answer).__module__.startswith("anthropic.") else None
+        for each in page if isinstance(page, list) else (answer,):
+            if type(each).__name__ not in _AGENTS:
+                return
+            model = given.word(getattr(each.agent.model, "id", each.agent.model))
+            if model is not None:
+                _models[each.id] = model
+        while len(_models) > MAX_MODELS:
+            del _models[next(iter(_models))]
+    except Exception:
+        trouble("reading which model a session runs")
 
 
 def carrier(observing: Observing, made_of: Mapping[str, Any], provider: Callable[[Any], str]) -> Session | None:

@@ -115,6 +115,7 @@ PROVIDER = Provider(
         529: "overloaded_error",
     },
     sent=_sent,
+    heard=_sessions.heard,
     attach=_tools.attach,
     carrier=_carrier,
 )

@@ -95,9 +95,10 @@ the connection itself is none. `tests/sessions` runs it; what differs, and what 
 - A connection that is lost, left or closed between two requests fails nothing; in one it ends that as any stream. The
   SDK opens another without a word of the first: there is no count of that, and what is left of the request that
   the first was lost in has no record.
-- A record begins as its first event arrives: what the request took to come to that is not in it. Its model is
-  `unknown`, it has no finish reason (a message that was cut by its limit, or refused, is `completed`), and no
-  output rate.
+- A record begins as its first event arrives: what the request took to come to that is not in it. Its model is that of
+  the session or thread, where this process was told it (`sessions.create()`, `retrieve()`, `list()`, and those of
+  threads), else `unknown`: no event says it. It has no finish reason (a message that was cut by its limit, or refused,
+  is `completed`), and no output rate.
 - The provider runs its own tools and an MCP server's: from when it says so, or the user allows it, to their result;
   evidence `tool_result`, unless a run is seen here (a self-hosted environment). What is refused is `withheld`. Custom
   tools are the application's. Their input arrives whole. What another thread of the session asks for, which is shown

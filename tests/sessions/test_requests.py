@@ -13,7 +13,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import anthropic
 import pytest
+from anthropic.types import beta as types
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 from tools.bench import Bench, global_provider, instrumented
 
@@ -37,6 +39,7 @@ from sessions.conftest import (
     verdicts,
 )
 
+NEXT = Script("next").text("Calm.", chunk=2)
 TWO = Script("two").thinking("Hm.").text(TEXT, chunk=8).end("pause_turn").then(Script("second").text("Calm.", chunk=2))
 COMPLETED = ("completed", "finished", "none", None)
 
@@ -178,6 +181,7 @@ def test_waits_are_the_provider_s(bench: Bench, asynchronous: bool, monkeypatch:
     session = connection()
     holds: list[float] = []
     waited: list[float] = []
+    looped: list[bool] = []
 
     def source() -> Iterator[Any]:
         for each, held in provider():
@@ -193,6 +197,7 @@ def test_waits_are_the_provider_s(bench: Bench, asynchronous: bool, monkeypatch:
         record = session.stream
         if record is not None:
             waited.append(now[0] - record.waiting_since)
+            looped.append(record.loop is not None)
         now[0] += holds[-1]
 
     async def areads() -> None:
@@ -205,6 +210,7 @@ def test_waits_are_the_provider_s(bench: Bench, asynchronous: bool, monkeypatch:
         for _ in session.events(source()):
             reads()
     (record,) = bench.ended
+    assert set(looped) == {asynchronous}  # whether what blocks an event loop is told from the provider
     # Since the last chunk, less what it was parked for.
     assert waited[1:] == pytest.approx([0.1, 0.2, 0.2, 0.25, 0.5, 0.1])
     assert record.cadence.all.count == 2
@@ -340,3 +346,53 @@ async def drain(reader: Reader, answer: Any, parsed: bool) -> None:
         source = await source
     async for _ in reader.items(source):
         continue
+
+
+def agent(model: Any) -> dict[str, Any]:
+    return {"id": "agent_1", "name": "helper", "version": 1, "type": "agent", "model": model}
+
+
+def told_by(reader: Reader, answer: dict[str, Any]) -> Any:
+    """A client to which the provider says just this."""
+    http: Any = getattr(anthropic._base_client, "httpx2", None) or anthropic._base_client.httpx
+    transport = http.MockTransport(lambda _: http.Response(200, json=answer))
+    kinds = {False: (anthropic.Anthropic, http.Client), True: (anthropic.AsyncAnthropic, http.AsyncClient)}
+    client, transports = kinds[reader.asynchronous]
+    return client(base_url="http://provider.invalid", api_key="unused", http_client=transports(transport=transport))
+
+
+@pytest.mark.parametrize("way", ["retrieve", "list", "thread"])
+def test_the_model_is_the_one_of_the_agent(bench: Bench, sim: ProviderSimulator, reader: Reader, way: str) -> None:
+    """No event says it; the session, or the thread, does, to who asked for it before."""
+    sim.play(NEXT, times=2)
+    session = {"id": f"sesn_{way}", "type": "session", "agent": agent({"id": "some-model"})}
+    thread = {"id": "sthr_1", "type": "session_thread", "session_id": "sesn_thread", "agent": agent("other-model")}
+
+    async def work() -> None:
+        sessions = told_by(reader, {"data": [session], "next_page": None} if way == "list" else session).beta.sessions
+        if way == "retrieve":
+            await reader.done(sessions.retrieve(session["id"]))
+        elif way == "list":
+            await reader.done(sessions.list())
+        else:
+            threads = told_by(reader, thread).beta.sessions.threads
+            await reader.done(threads.retrieve("sthr_1", session_id="sesn_thread"))
+        await reader.reads(*BOTH, session=f"sesn_{way}", thread="sthr_1" if way == "thread" else "")
+        await reader.reads(*BOTH, session="sesn_of_others")
+
+    reader.go(work())
+    assert [each.model for each in bench.ended] == ["other-model" if way == "thread" else "some-model", "unknown"]
+    assert bench.spans()[0].name == f"chat {bench.ended[0].model}"
+
+
+def test_few_models_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest of them; and of anything else that the SDK returns nothing is."""
+    monkeypatch.setattr(_sessions, "_models", {})
+    told = types.BetaManagedAgentsSession
+    for number in range(_sessions.MAX_MODELS + 2):
+        _sessions.heard(told.construct(id=f"sesn_{number}", agent=SimpleNamespace(model=SimpleNamespace(id="some"))))
+    for other in (None, "data", types.BetaMessage.construct(id="msg_1"), SimpleNamespace(data=[None]), object()):
+        _sessions.heard(other)
+    assert len(_sessions._models) == _sessions.MAX_MODELS
+    assert "sesn_1" not in _sessions._models
+    assert "sesn_2" in _sessions._models

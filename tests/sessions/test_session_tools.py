@@ -13,6 +13,7 @@ from tools.bench import Bench
 import otelstream
 from otelstream import _semconv as s
 from otelstream._core.record.call import ToolCall
+from otelstream._core.tools import registry as registries
 from otelstream._core.tools.registry import registry
 from otelstream.testing import ProviderSimulator, Script
 from sessions.conftest import BOTH, Reader, begins, ends, handmade, said
@@ -61,6 +62,7 @@ def test_ready_dispatched_finished(
         assert call.ready < call.dispatched == call.finished
     else:
         assert call.ready == call.dispatched < call.finished
+        assert call.where is None  # no thread of ours ran it, which might have been kept from reading by that
         assert "running" in states
     assert registry.idle
     phase = "after_end" if late or kind == "custom_tool_use" else "mid_stream"
@@ -69,6 +71,19 @@ def test_ready_dispatched_finished(
         events = {event.name: event for span in bench.spans("chat") for event in span.events}
         assert (events[s.EVENT_TOOL_READY].attributes or {})[s.TOOL_CALL_READY_EVIDENCE] == "explicit"
         assert (s.EVENT_TOOL_DISPATCHED in events) == (kind != "custom_tool_use")
+
+
+def test_a_late_call_is_not_waited_for_for_ever(
+    bench: Bench, sim: ProviderSimulator, reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that comes behind the end of its request, and that nobody runs, is given up as any other."""
+    sim.play(handmade(begins("a"), ends("a"), used("custom_tool_use", "sevt_1", "letter")))
+    reader.go(reader.reads(*BOTH))
+    later = registries.clock() + registries.NEVER_AFTER + 1.0
+    monkeypatch.setattr(registries, "clock", lambda: later)
+    registry.sweep()
+    assert [call.phase for call in calls(bench)] == ["never"]
+    assert registry.idle
 
 
 @pytest.mark.parametrize("verdict", ["allow", "deny"])
