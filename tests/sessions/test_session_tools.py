@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import anthropic
@@ -15,8 +16,9 @@ from otelstream import _semconv as s
 from otelstream._core.record.call import ToolCall
 from otelstream._core.tools import registry as registries
 from otelstream._core.tools.registry import registry
+from otelstream.anthropic import _sessions
 from otelstream.testing import ProviderSimulator, Script
-from sessions.conftest import BOTH, Reader, begins, ends, handmade, said
+from sessions.conftest import BOTH, Reader, begins, connection, ends, handmade, said
 
 LETTER = {"to": "harbour"}
 
@@ -73,6 +75,19 @@ def test_ready_dispatched_finished(
         assert (s.EVENT_TOOL_DISPATCHED in events) == (kind != "custom_tool_use")
 
 
+def test_the_pause_before_a_call(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was waited for it since the last chunk."""
+    now = [100.0]
+    monkeypatch.setattr(_sessions, "clock", lambda: now[0])
+    session = connection()
+    for payload, after in ((begins("a"), 1.0), (said("user.message"), 2.0), (used("tool_use", "sevt_1", "bash"), 1.0),
+                           (ends("a"), 1.0)):  # fmt: skip
+        asked = now[0]
+        now[0] += after
+        session.took(payload["type"], json.dumps(payload), asked)
+    assert [call.pause for call in calls(bench)] == pytest.approx([3.0])
+
+
 def test_a_late_call_is_not_waited_for_for_ever(
     bench: Bench, sim: ProviderSimulator, reader: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -106,6 +121,15 @@ def test_a_tool_that_waits_for_the_user(
     else:
         assert (call.state, call.dispatched) == ("withheld", None)
         assert bench.points(s.TOOL_CALLS.name, s.TOOL_CALL_STATE) == {("withheld",): 1}
+
+
+def test_what_runs_is_denied_too_late(bench: Bench, sim: ProviderSimulator, reader: Reader) -> None:
+    """A call that needed no word of the user is run, whatever the user says of it."""
+    denied = said("user.tool_confirmation", "sevt_2", tool_use_id="sevt_1", result="deny")
+    result = said("agent.tool_result", "sevt_3", tool_use_id="sevt_1")
+    sim.play(handmade(begins("a"), used("tool_use", "sevt_1", "bash"), denied, result, ends("a")))
+    reader.go(reader.reads(*BOTH))
+    assert [call.state for call in calls(bench)] == ["committed"]
 
 
 def test_a_tool_that_is_denied(bench: Bench, sim: ProviderSimulator, reader: Reader) -> None:
