@@ -12,13 +12,11 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .venv-demo/ready: pyproject.toml
-	$(PYTHON) -m venv .venv-demo
-	.venv-demo/bin/python -m pip install --quiet -e '.[testing]'
+	$(PYTHON) tests/install.py .venv-demo -e '.[testing]'
 	@touch $@
 
 $(VENV)/ready: pyproject.toml tests/requirements.txt tests/constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet -e '.[all]' -r tests/requirements.txt -c tests/constraints.txt
+	$(PYTHON) tests/install.py $(VENV) -e '.[all]' -r tests/requirements.txt -c tests/constraints.txt
 	@touch $@
 
 demo: .venv-demo/ready ## play the ways a stream can end, and show them (no key, no network)
@@ -54,16 +52,14 @@ e2e: $(VENV)/ready ## simulator, SDK, Prometheus, rules, Alertmanager, a webhook
 	$(RUN) -m pytest -m slow tests/slo -s
 
 .venv-docs/ready: docs/requirements.txt
-	$(PYTHON) -m venv .venv-docs
-	.venv-docs/bin/python -m pip install --quiet -r docs/requirements.txt
+	$(PYTHON) tests/install.py .venv-docs -r docs/requirements.txt
 	@touch $@
 
 docs: .venv-docs/ready ## build the documentation site; a broken link or a page that nothing leads to fails
 	.venv-docs/bin/mkdocs build --strict --site-dir build/site
 
 .venv-recipes/ready: pyproject.toml tests/requirements.txt tests/requirements-recipes.txt tests/constraints.txt
-	$(PYTHON) -m venv .venv-recipes
-	.venv-recipes/bin/python -m pip install --quiet -e '.[all]' -r tests/requirements.txt -r tests/requirements-recipes.txt
+	$(PYTHON) tests/install.py .venv-recipes -e '.[all]' -r tests/requirements.txt -r tests/requirements-recipes.txt
 	@touch $@
 
 recipes: .venv-recipes/ready ## run the recipes of the documentation in every framework
@@ -73,8 +69,7 @@ browsers: .venv-recipes/ready ## press Stop, abort and close the tab in a real b
 	cd tests && PYTHONPATH=.:.. ../.venv-recipes/bin/python -m recipes.browsers --docs
 
 .venv-frameworks/ready: pyproject.toml tests/frameworks/requirements.txt
-	$(PYTHON) -m venv .venv-frameworks
-	.venv-frameworks/bin/python -m pip install --quiet -e '.[testing]' -r tests/frameworks/requirements.txt
+	$(PYTHON) tests/install.py .venv-frameworks -e '.[testing]' -r tests/frameworks/requirements.txt
 	@touch $@
 
 frameworks: .venv-frameworks/ready ## run agent frameworks and the clouds' clients against the local provider, and write their tables (half an hour)

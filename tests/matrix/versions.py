@@ -50,12 +50,8 @@ def environment(sdk: str, version: str, interpreter: str) -> Path:
     binary, done = folder / "bin" / "python", folder / "ready"
     if not done.exists() or done.stat().st_mtime < (ROOT / "pyproject.toml").stat().st_mtime:
         wanted = [sdk if version == "newest" else f"{sdk}=={version}", *BESIDE.get(f"{sdk} {version}", ())]
-        subprocess.run([interpreter, "-m", "venv", folder], check=True)
-        install = [binary, "-m", "pip", "install", "--quiet", "--upgrade", "--disable-pip-version-check"]
-        subprocess.run(
-            [*install, "-e", f"{ROOT}[testing]", *wanted],
-            check=True,
-        )
+        command = [interpreter, ROOT / "tests" / "install.py", folder, "--upgrade", "-e", f"{ROOT}[testing]", *wanted]
+        subprocess.run(command, check=True)
         done.touch()
     return binary
 
