@@ -73,12 +73,9 @@ class Observing(Protocol):
 class Carrier:
     """A connection that carries many answers: it stands where an SDK's stream has its record."""
 
-    __slots__ = ("__weakref__",)
+    __slots__ = ("__weakref__", "stream")
 
-    @property
-    def stream(self) -> StreamObservation | None:
-        """The record of the answer that comes now; None between two."""
-        raise NotImplementedError
+    stream: StreamObservation | None  # the record of its newest answer, open or ended
 
     def events(self, source: Iterator[Any]) -> Iterator[Any]:
         """The very server-sent events of the connection, each as it arrives."""

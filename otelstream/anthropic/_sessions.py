@@ -75,7 +75,7 @@ class _Request:
 class Session(Carrier):
     """One connection that is read, and the requests that are open on it."""
 
-    __slots__ = ("_asynchronous", "_attributes", "_newest", "_observing", "_of", "_only", "_open", "_others",
+    __slots__ = ("_asynchronous", "_attributes", "_observing", "_of", "_only", "_open", "_others",
                  "_previews", "_provider", "_request_id", "_thread", "_threshold", "id")  # fmt: skip
 
     def __init__(self, observing: Observing, client: Any, answer: Any, provider: str) -> None:
@@ -90,14 +90,10 @@ class Session(Carrier):
         self._others: set[Any] = set()  # threads that the session made
         self._open: dict[Any, _Request] = {}  # by the id of their first event, oldest first
         self._of: dict[Any, _Request] = {}  # by the id of the event that they preview
-        self._newest: StreamObservation | None = None  # the last to begin, open or not
+        self.stream = None
         self._only: _Request | None = None  # where it is the only one that is open
         self._asynchronous = False
         self._threshold = 0.0
-
-    @property
-    def stream(self) -> StreamObservation | None:
-        return next((each.record for each in reversed(self._open.values())), None)
 
     # --- what is read -------------------------------------------------------------------------------------
 
@@ -179,7 +175,7 @@ class Session(Carrier):
     def _asked(self, kind: str, event: Mapping[str, Any], got: float) -> None:
         """A tool call: of the request that is open, else of the last one. Another thread's is only shown here."""
         each = next(reversed(self._open.values()), None)
-        record = self._newest if each is None else each.record
+        record = self.stream if each is None else each.record
         if record is not None and not event.get("session_thread_id"):
             if each is not None:
                 each.came_whole()
@@ -194,7 +190,7 @@ class Session(Carrier):
             oldest = next(iter(self._open.values()))
             self._forget(oldest)
             end(oldest.record, CUT_SHORT)
-        record = self._newest = runtime.begin(
+        record = self.stream = runtime.begin(
             operation="chat",
             provider=self._provider,
             model=_models.get(self._thread or self.id, "unknown"),
@@ -262,8 +258,9 @@ class Session(Carrier):
             broken(each.record, error)
 
     def closed(self, flying: BaseException | None) -> None:
-        for each in list(self._open.values())[:-1]:
-            end(each.record, leaving(each.record, flying), clock())
+        for each in list(self._open.values()):
+            if each.record is not self.stream:
+                end(each.record, leaving(each.record, flying), clock())
 
 
 def sent(options: Any) -> None:

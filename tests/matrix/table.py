@@ -103,7 +103,8 @@ the connection itself is none. `tests/sessions` runs it; what differs, and what 
   evidence `tool_result`, unless a run is seen here (a self-hosted environment). What is refused is `withheld`. Custom
   tools are the application's. Their input arrives whole. What another thread of the session asks for, which is shown
   on the session's stream too, is in the record of that thread's own stream, if that is read.
-- Two connections to one session are two records of each request. What is read as lines or bytes has none.
+- `get_stream(stream)` is of the newest request. Two connections to one session are two records of each. What is read
+  as lines or bytes has none.
 """
 
 

@@ -55,9 +55,10 @@ def message(id: str, text: str) -> dict[str, Any]:  # noqa: A002
     return said("agent.message", id, content=[{"type": "text", "text": text}])
 
 
-def connection() -> _sessions.Session:
+def connection(*, previews: bool = True) -> _sessions.Session:
     """A connection without a client."""
-    url = SimpleNamespace(path="/v1/sessions/sesn_1/events/stream", query=b"event_deltas%5B%5D=agent.message")
+    query = b"event_deltas%5B%5D=agent.message" if previews else b""
+    url = SimpleNamespace(path="/v1/sessions/sesn_1/events/stream", query=query)
     answer = SimpleNamespace(headers={}, request=SimpleNamespace(url=url))
     patches = SimpleNamespace(sdk=PROVIDER, runtime=hosts[-1])
     return _sessions.Session(patches, SimpleNamespace(base_url=None), answer, "anthropic")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import json
 from collections.abc import AsyncIterator, Iterator
@@ -114,6 +115,19 @@ def test_without_previews_no_first_token_is_claimed(
     assert bench.points(s.STREAM_DURATION.name) == {(): 2}
 
 
+def test_a_failure_without_previews(sim: ProviderSimulator, tmp_path: Path) -> None:
+    """It is a failure for every objective, and one that lasted."""
+    (tmp_path / "promises.yaml").write_text(PROMISES)
+    with instrumented(objectives=tmp_path / "promises.yaml") as bench:
+        session = connection(previews=False)
+        for payload in (begins("a"), ends("a", is_error=True)):
+            session.took(payload["type"], json.dumps(payload), 0.0)
+        (record,) = bench.ended
+        assert [found for _, found in record.judged] == ["bad", "bad"]
+        assert bench.points(s.STREAM_DURATION.name) == {(): 1}
+        assert not bench.points(s.STREAM_WAIT_WITHOUT_TOKEN.name)
+
+
 def test_what_the_previews_leave_out(bench: Bench, sim: ProviderSimulator, reader: Reader) -> None:
     """Previews are best effort: a message that they show no more than the beginning of is whole all the same, and one
     that they do not show at all has no first token."""
@@ -195,7 +209,7 @@ def test_waits_are_the_provider_s(bench: Bench, asynchronous: bool, monkeypatch:
     def reads() -> None:
         """What the reader does with an event; before that it has waited for it since it asked."""
         record = session.stream
-        if record is not None:
+        if record is not None and record.ending is None:
             waited.append(now[0] - record.waiting_since)
             looped.append(record.loop is not None)
         now[0] += holds[-1]
@@ -255,6 +269,42 @@ def test_nothing_is_read_ahead(bench: Bench, sim: ProviderSimulator, reader: Rea
     assert bench.ended == []
     assert bench.spans() == []
     assert not list(hosts[-1].open_streams())  # type: ignore[attr-defined]
+
+
+def test_the_view_of_a_connection(bench: Bench, sim: ProviderSimulator, reader: Reader) -> None:
+    """It is of the newest request, whether that is open or has ended; of nothing before the first."""
+    sim.play(NEXT, fault="interrupt_after=chunks:2")
+    found: list[tuple[str, bool, Any]] = []
+
+    async def work() -> None:
+        stream = await reader.open(*BOTH)
+        async for event in reader.items(stream):
+            view = otelstream.get_stream(stream)
+            found.append((event.type, view.observed, view.partial))
+
+    reader.go(work())
+    assert found[0] == ("session.status_running", False, None)
+    assert {each[1:] for each in found if each[0] == "event_delta"} == {(True, None)}
+    assert found[-1] == ("session.status_idle", True, True)
+
+
+def test_a_dropped_connection_closes_at_once(bench: Bench, sim: ProviderSimulator) -> None:
+    """As it does without us: nothing of ours holds it."""
+    sim.play(NEXT, fault="hang_after=chunks:1")
+    client = anthropic.Anthropic(base_url=sim.base_url, api_key="unused", max_retries=0)
+    gc.collect()
+    gc.disable()
+    try:
+        stream = client.beta.sessions.events.stream("sesn_1", event_deltas=["agent.message"])
+        for event in stream:
+            if event.type == "event_delta":
+                break
+        del stream, event
+        assert sim.wait_for(lambda log: log[-1].closed_by == "peer", timeout=20)
+        assert [each.outcome for each in bench.wait_for_ended(1)] == ["abandoned"]
+    finally:
+        gc.enable()
+        client.close()
 
 
 def test_where_instrumentation_is_suppressed(bench: Bench, sim: ProviderSimulator, reader: Reader) -> None:
