@@ -76,7 +76,7 @@ class Session(Carrier):
     """One connection that is read, and the requests that are open on it."""
 
     __slots__ = ("_asynchronous", "_attributes", "_observing", "_of", "_only", "_open", "_others",
-                 "_previews", "_provider", "_request_id", "_thread", "_threshold", "id")  # fmt: skip
+                 "_previews", "_provider", "_request_id", "_stopped_by", "_thread", "_threshold", "id")  # fmt: skip
 
     def __init__(self, observing: Observing, client: Any, answer: Any, provider: str) -> None:
         self._observing, self._provider = observing, provider
@@ -93,6 +93,7 @@ class Session(Carrier):
         self.stream = None
         self._only: _Request | None = None  # where it is the only one that is open
         self._asynchronous = False
+        self._stopped_by: Any = None  # the newest interrupt that it told of
         self._threshold = 0.0
 
     # --- what is read -------------------------------------------------------------------------------------
@@ -183,7 +184,7 @@ class Session(Carrier):
 
     def _start(self, id_: Any) -> None:
         runtime = self._observing.runtime
-        if runtime is None or not is_instrumentation_enabled():
+        if runtime is None or id_ in self._open or not is_instrumentation_enabled():
             return
         self._threshold = runtime.settings.stall_threshold
         if len(self._open) >= MAX_OPEN:
@@ -212,7 +213,10 @@ class Session(Carrier):
 
     def interrupt(self, event: Mapping[str, Any], at: float) -> None:
         """The user stops the session, or one thread of it."""
-        thread = event.get("session_thread_id")
+        said, thread = event.get("id"), event.get("session_thread_id")
+        if said is not None and said == self._stopped_by:
+            return  # it is said again, once it is dealt with: what has begun meanwhile goes on
+        self._stopped_by = said
         if thread and (thread in self._others if self._thread is None else thread != self._thread):
             return
         for each in list(self._open.values()):

@@ -14,6 +14,7 @@ import pytest
 from tools.bench import Bench, wait_for
 
 from otelstream import _semconv as s
+from otelstream._core.record.host import hosts
 from otelstream.anthropic import _sessions
 from otelstream.testing import ProviderSimulator, Script
 from sessions.conftest import (
@@ -77,6 +78,19 @@ def test_an_interrupt_that_comes_too_late(bench: Bench, sim: ProviderSimulator, 
     assert not bench.points(s.RETRACTIONS.name)
 
 
+def test_an_interrupt_that_is_said_twice(bench: Bench, sim: ProviderSimulator, reader: Reader) -> None:
+    """As it is taken in, and as it is dealt with: a request that begins in between is not stopped by it."""
+    stop, again = (said("user.interrupt", "sevt_stop"), said("user.interrupt", "sevt_again"))
+    sim.play(handmade(begins("a"), preview("m"), delta("m", "Calm"), stop, ends("a"),
+                      begins("b"), stop, ends("b"), begins("c"), again, ends("c"), begins("c"), begins("c"), ends("c"),
+                      ))  # fmt: skip
+    reader.go(reader.reads(*BOTH))
+    assert [(each.outcome, each.stopped_by) for each in bench.ended[1:]] == [
+        ("cancelled", "user_stop"), ("completed", None), ("cancelled", "user_stop"), ("completed", None),
+    ]  # fmt: skip
+    assert not open_records()
+
+
 def test_an_interrupt_without_previews(bench: Bench, sim: ProviderSimulator, reader: Reader) -> None:
     """Nothing of the request came: it was stopped, and nothing was shown that could be withdrawn."""
     sim.play(LONG, fault="interrupt_after=chunks:3")
@@ -112,7 +126,7 @@ def test_an_interrupt_counts_from_where_it_is_sent(bench: Bench, sim: ProviderSi
         async for event in reader.items(stream):
             if event.type != "event_delta":
                 continue
-            (record,) = bench_open(bench)
+            (record,) = open_records()
             if not asked:
                 await reader.sends({"type": "user.interrupt"}, session="sesn_2")
                 assert record.stop_asked is None
@@ -129,9 +143,7 @@ def test_an_interrupt_counts_from_where_it_is_sent(bench: Bench, sim: ProviderSi
     assert record.outcome == "cancelled"
 
 
-def bench_open(bench: Bench) -> list[Any]:
-    from otelstream._core.record.host import hosts
-
+def open_records() -> list[Any]:
     return list(hosts[-1].open_streams())  # type: ignore[attr-defined]
 
 
