@@ -74,7 +74,10 @@ def test_trouble_is_named_once(scene: Any, judge: Any, caplog: Any, api: str, tr
     wait_for(lambda: said(caplog))
     lines = said(caplog)
     assert lines[0].startswith(names)
-    assert len(lines) == 1 or (trouble == "recurses" and "had not read" in lines[1])  # for that takes its time
+    late = [
+        line for line in lines if "had not read" in line or " s for one text" in line
+    ]  # as recursing takes its time
+    assert len(lines) == 1 or (trouble == "recurses" and len(lines) == 1 + len(late))
     assert CANARY not in caplog.text
     span = scene.span()
     assert span.attributes[s.OUTCOME] == "completed"
@@ -258,7 +261,7 @@ def test_each_choice_but_the_first_is_left_alone(scene: Any, judge: Any) -> None
 
     visible = Visible([], None, lambda: None, lambda _: None, float)  # type: ignore[arg-type]
     for key, text in (((0, 0), "Yes."), ((1, 0), "No."), ((0, 1), " So.")):
-        visible.add(key, text, 1, 0.0)
+        visible.add(key, text, 0.0)
     assert visible.upto(visible.chars) == "Yes. So."
 
 

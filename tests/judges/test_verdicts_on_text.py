@@ -41,7 +41,7 @@ def positions(pieces: list[str], every: int = 0) -> list[int]:
     found: list[int] = []
     visible = Visible([Asked()], None, lambda: None, lambda _: None, float)  # type: ignore[arg-type]
     for piece in pieces:
-        visible.add((0, 0), piece, 1, clock())
+        visible.add((0, 0), piece, clock())
     visible.close(clock(), wait=False)
     return found
 

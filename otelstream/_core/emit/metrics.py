@@ -218,11 +218,11 @@ class Metrics:
             self._observed.count(s.OBJECTIVE_TOTAL, labels)
             self._observed.count(s.OBJECTIVE_STREAMS, {**common.route, **labels})
 
-    def verdict(self, change: Change) -> None:
+    def verdict(self, change: Change, actions: Iterable[tuple[float, int]]) -> None:
         """Count a verdict that came after the end of its stream."""
-        outbox.emit(deque(self._verdict(change)))
+        outbox.emit(deque(self._verdict(change, actions)))
 
-    def _verdict(self, change: Change, actions: Iterable[tuple[float, int]] = ()) -> Iterator[outbox.Step]:
+    def _verdict(self, change: Change, actions: Iterable[tuple[float, int]]) -> Iterator[outbox.Step]:
         yield from self._points(s.VERDICTS, None, {s.JUDGE: change.judge, s.VERDICT: change.verdict})
         found = change.reverses(actions)
         if found is not None:

@@ -87,10 +87,14 @@ def _complete(stream: StreamObservation, ending: Ending, at: float | None) -> No
 def _hear(stream: StreamObservation) -> None:
     """Take the last word of the judges that read the text, and let go of it."""
     visible, stream.visible = stream.visible, None
-    if visible is not None:
+    if visible is None:
+        return
+    try:
         waits = not outbox.finalising() and not outbox.reentered()  # else somebody's lock may be held here
         stream.changes = visible.close(stream.last, wait=waits)
         stream.heard = tuple(hearing.heard() for hearing in visible.hearings)
+    except Exception:
+        trouble("hearing the judges")
 
 
 def _judge(stream: StreamObservation) -> None:

@@ -10,6 +10,7 @@ import _thread
 import sys
 import weakref
 from contextvars import Context, copy_context
+from functools import partial
 from inspect import iscoroutine
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -28,8 +29,10 @@ QUICK = 0.005  # seconds: who usually takes longer for one reading is not waited
 VAIN = 3  # such waits in a row, after which there is none for a while
 _WHILE = 10.0  # seconds
 PATIENCE = 0.1  # seconds that the end of a stream waits for judges that are quick
-PATIENCE_IN_A_LOOP = 0.02  # where others wait too
+PATIENCE_IN_A_LOOP = 0.02  # where others wait too, for all streams that end there at once
+_SHARE = 0.05  # of the time that passes is added to that again
 MAX_TASKS = 64  # of one async judge at once
+MAX_WAITING = 1000  # streams that one judge's thread has yet to read: their texts are kept for so long
 _declared: dict[str, Judge] = {}
 
 
@@ -41,6 +44,35 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return None
 
 
+def _in_a_loop() -> bool:
+    if _running_loop() is not None:
+        return True
+    trio = sys.modules.get("trio")
+    try:
+        return trio is not None and trio.lowlevel.current_task() is not None
+    except RuntimeError:
+        return False
+
+
+class _Budget:
+    """For how long the ends of streams may hold up what else runs in event loops: many may end together."""
+
+    def __init__(self) -> None:
+        self._spent, self._at = 0.0, 0.0
+
+    def left(self) -> float:
+        now = clock()
+        self._spent, self._at = max(0.0, self._spent - (now - self._at) * _SHARE), now
+        left = PATIENCE_IN_A_LOOP - self._spent
+        return left if left >= QUICK else 0.0  # a shorter wait is one in vain
+
+    def spend(self, seconds: float) -> None:
+        self._spent += seconds
+
+
+_loops = _Budget()
+
+
 class Judge:
     """One judge: a function of the visible text so far that returns one of `verdicts`, None, or `STOP`."""
 
@@ -50,35 +82,67 @@ class Judge:
         self._usual = 0.0  # seconds of a reading, the newest ones counting most
         self._vain, self._again_at = 0, 0.0
         self._named: set[str] = set()  # what was said of it
-        self._tasks: set[asyncio.Task[None]] = set()
+        # The hearings that tasks read, or are about to, each with the loop that will; a loop alone keeps no task.
+        self._readings: dict[Hearing, asyncio.AbstractEventLoop] = {}
+        self._tasks: dict[Hearing, asyncio.Task[None]] = {}
         self.restart()
 
     def restart(self) -> None:
         """Start anew, in a forked child."""
         self._queue: SimpleQueue[Hearing] = SimpleQueue()
-        self._at_work = False
+        self._resting = [True]  # whoever takes that starts the thread: there is never a second one
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._readings.clear()
         self._tasks.clear()
 
     def hear(self, hearing: Hearing) -> None:
         """Read what waits, soon, and not here: where the stream is read in an event loop, an async judge is there."""
         loop = _running_loop() if self._awaited else None
         if loop is None:
-            self._queue.put(hearing)
-            if not self._at_work:
-                _thread.start_new_thread(self._work, ())  # which the end of the process refuses
-                self._at_work = True
-        elif len(self._tasks) < MAX_TASKS:
+            self._hear_in_thread(hearing)
+            return
+        if len(self._readings) >= MAX_TASKS:
+            for left, its_loop in list(self._readings.items()):
+                if its_loop.is_closed():  # with a reading under way, which never ends
+                    self._done(left)
+                    left.busy = False
+        if len(self._readings) < MAX_TASKS:
+            self._readings[hearing] = loop
             # Not at once: a loop may begin its tasks where they are made.
             loop.call_soon(self._begin, loop, hearing, context=hearing.visible.context.copy())
         else:
-            hearing.busy = False
+            hearing.left_out()
             self._say("tasks", "has %d readings under way: others are left out until some are done", MAX_TASKS)
+
+    def _hear_in_thread(self, hearing: Hearing) -> None:
+        if self._queue.qsize() >= MAX_WAITING:
+            hearing.left_out()
+            self._say("waiting", "has %d streams to read: others are left out until it has read some", MAX_WAITING)
+            return
+        try:
+            if self._resting and self._resting.pop():
+                _thread.start_new_thread(self._work, ())
+        except IndexError:  # somebody else starts it
+            pass
+        except RuntimeError:  # no thread is to be had, as at the end of the process
+            self._resting.append(True)
+            hearing.left_out()
+            self._say("thread", "got no thread to run in: texts are left out until there is one")
+            return
+        self._queue.put(hearing)
 
     def settle(self, hearing: Hearing, until: float) -> None:
         """Wait for that, to `until` on the clock at most, if that is worth it."""
-        if self._usual > QUICK or clock() < self._again_at or (self._awaited and _running_loop() is not None):
+        begun = clock()
+        if self._usual > QUICK or begun < self._again_at or begun >= until or hearing in self._readings:
             return
+        try:
+            self._wait(hearing, until)
+        finally:
+            if _in_a_loop():
+                _loops.spend(clock() - begun)
+
+    def _wait(self, hearing: Hearing, until: float) -> None:
         woken = _thread.allocate_lock()
         woken.acquire()
         hearing.waiter = woken.release
@@ -117,27 +181,47 @@ class Judge:
         self._took(hearing, clock() - begun)
 
     def _begin(self, loop: asyncio.AbstractEventLoop, hearing: Hearing) -> None:
-        task = loop.create_task(self._aread(hearing), name=f"otelstream judge {self.name}")
-        task._log_destroy_pending = False  # type: ignore[attr-defined]  # a loop may end before: nobody's fault
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        reading = self._aread(hearing)
+        try:
+            self._tasks[hearing] = task = loop.create_task(reading, name=f"otelstream judge {self.name}")
+            task._log_destroy_pending = False  # type: ignore[attr-defined]  # a loop may end before: nobody's fault
+        except Exception:  # whoever has tasks of a class of his own
+            reading.close()
+            self._done(hearing)
+            hearing.left_out()
+            trouble("starting the task of a judge")
+            return
+        task.add_done_callback(_seen)
 
     async def _aread(self, hearing: Hearing) -> None:
+        from asyncio import CancelledError
+
+        idle = False
         try:
-            while True:
+            while not idle:
                 place = hearing.take()
                 if place is None:
-                    if hearing.idle():
-                        return
+                    idle = hearing.idle()
                     continue
                 begun = clock()
                 try:
                     self._weigh(hearing, await self._function(hearing.visible.upto(place[0])), *place)
-                except Exception as error:
+                except GeneratorExit:  # the task is let go of, by whoever closed its loop
+                    return
+                except (KeyboardInterrupt, CancelledError):
+                    raise  # not the function's doing
+                except BaseException as error:
                     self._raised(error)
                 self._took(hearing, clock() - begun, slow=5.0)
         finally:
-            hearing.busy = False
+            self._done(hearing)
+            if not idle:
+                hearing.busy = False
+
+    def _done(self, hearing: Hearing) -> None:
+        """No task reads it any more."""
+        self._readings.pop(hearing, None)
+        self._tasks.pop(hearing, None)
 
     def _weigh(self, hearing: Hearing, said: Any, position: int, at: float) -> None:
         if said is None:
@@ -147,7 +231,7 @@ class Judge:
                 hearing.visible.stop = True
                 hearing.visible.ask()
         elif isinstance(said, str) and said in self.verdicts:
-            if not hearing.said(said, position, at):
+            if not hearing.said(self.verdicts[self.verdicts.index(said)], position, at):
                 self._say("flood", "changed its verdict over %d times in one answer: the rest is not told", MAX_CHANGES)
         else:
             if iscoroutine(said):
@@ -182,6 +266,12 @@ class Judge:
             trouble("naming what is wrong with a judge")
 
 
+def _seen(task: asyncio.Task[None]) -> None:
+    """Keep the loop from saying what nobody asked the task for: the words may be of the text."""
+    if not task.cancelled():
+        task.exception()
+
+
 def declare(judge: Judge) -> None:
     """Let it judge the streams that begin from now on; it takes the place of one of that name."""
     _declared[judge.name] = judge
@@ -194,7 +284,7 @@ def forget(name: str) -> None:
 
 def patience() -> float:
     """Seconds that the end of a stream may wait here for its judges."""
-    return PATIENCE if _running_loop() is None else PATIENCE_IN_A_LOOP
+    return _loops.left() if _in_a_loop() else PATIENCE
 
 
 def names() -> list[str]:
@@ -210,12 +300,13 @@ def attend(stream: StreamObservation) -> None:
 
         def ask() -> None:
             judged = mine()
-            if judged is not None:
+            if judged is not None and judged.visible is not None:  # else it ends already, by somebody else's doing
                 ask_to_stop(judged, "judge", clock())
 
         context: Context = copy_context()
         context.run(turns.judge, mine)
-        stream.visible = Visible([*_declared.values()], context, ask, stream.runtime.metrics.verdict, patience)
+        late = partial(stream.runtime.metrics.verdict, actions=stream.actions)
+        stream.visible = Visible([*_declared.values()], context, ask, late, patience)
     except Exception:
         trouble("calling the judges")
 

@@ -14,8 +14,9 @@ from typing import Any
 from otelstream._core.emit import outbox
 from otelstream._core.process.closing import decide, end, publish
 from otelstream._core.process.later import after_this_step
-from otelstream._core.record.batch import countdown, flush
+from otelstream._core.record.batch import after_pause, countdown, flush, pause
 from otelstream._core.record.ending import CUT_SHORT, Ending, by_departure, cancelled, failed, identity, is_task_cancel
+from otelstream._core.record.hearing import PACE
 from otelstream._core.record.intake import event
 from otelstream._core.record.looplag import heartbeat
 from otelstream._core.record.stream import StreamObservation, clock
@@ -46,7 +47,7 @@ class Attached:
 def read(events: Iterator[Any], stream: StreamObservation, close: Callable[[], object]) -> Iterator[Any]:
     """Yield the very server-sent events of `events`, each as it arrives; `close` where the application asks for it."""
     wait, keep = stream.waits.append, stream.datas.append
-    threshold, grammar = stream.runtime.settings.stall_threshold, stream.grammar
+    threshold, grammar = pause(stream), stream.grammar
     delta, (begins, within, ends, lacks) = grammar.delta, grammar.shape
     left = countdown(stream)
     _begun(stream)
@@ -99,7 +100,7 @@ async def aread(
 ) -> AsyncIterator[Any]:
     """Yield the very server-sent events of `events`, each as it arrives; the async twin of `read`."""
     wait, keep = stream.waits.append, stream.datas.append
-    threshold, grammar = stream.runtime.settings.stall_threshold, stream.grammar
+    threshold, grammar = pause(stream), stream.grammar
     delta, (begins, within, ends, lacks) = grammar.delta, grammar.shape
     left = countdown(stream)
     _begun(stream)
@@ -151,10 +152,10 @@ async def aread(
 class Steps:
     """The same for who is handed one event at a time: lines of a raw body, an iterator's `__next__`."""
 
-    __slots__ = ("_left", "_stream", "stop")
+    __slots__ = ("_left", "_pause", "_stream", "stop")
 
     def __init__(self, stream: StreamObservation) -> None:
-        self._stream = stream
+        self._stream, self._pause = stream, pause(stream)
         self._left = 1
         self.stop = False  # the application asks for the stream's end
 
@@ -172,7 +173,9 @@ class Steps:
             stream.waits.append(got - ask)
             stream.datas.append(data)
             self._left -= 1
-            if self._left <= 0 or got - ask > stream.runtime.settings.stall_threshold:
+            if got - ask > self._pause:
+                self._taken(after_pause(stream, ask, got))
+            elif self._left <= 0:
                 self._taken(flush(stream, got))
             return got
         self._taken(structural(stream, name, data, got, ask, ask))
@@ -186,7 +189,7 @@ class Steps:
 def around(items: Iterator[Any], stream: StreamObservation, data_of: Callable[[Any], str]) -> Iterator[Any]:
     """Yield the very items of an iterator, each as it arrives; `data_of` gives an item's data."""
     wait, keep = stream.waits.append, stream.datas.append
-    threshold, grammar = stream.runtime.settings.stall_threshold, stream.grammar
+    threshold, grammar = pause(stream), stream.grammar
     begins, within, ends, lacks = grammar.shape
     left = countdown(stream)
     _begun(stream)
@@ -236,10 +239,11 @@ class aaround:  # noqa: N801 - the async twin of a function
     No generator: who drops one leaves it to the event loop, which closes it later, and what it holds later still.
     """
 
-    __slots__ = ("_behind", "_data_of", "_last", "_left", "_next", "_stream")
+    __slots__ = ("_behind", "_data_of", "_last", "_left", "_next", "_pause", "_stream")
 
     def __init__(self, items: AsyncIterator[Any], stream: StreamObservation, data_of: Callable[[Any], str]) -> None:
         self._next, self._stream, self._data_of = items.__anext__, stream, data_of
+        self._pause = pause(stream)
         self._left = -1  # until the first read
         self._behind = self._last = 0.0
 
@@ -272,7 +276,7 @@ class aaround:  # noqa: N801 - the async twin of a function
             stream.datas.append(data)
             self._behind = 0.0
             self._left -= 1
-            if not self._left or got - self._last >= stream.runtime.settings.stall_threshold:
+            if not self._left or got - self._last >= self._pause:
                 self._left = _batch(stream, got, ask, self._last)
         else:
             self._left = structural(stream, None, data, got, ask, self._last)
@@ -308,7 +312,7 @@ def _batch(stream: StreamObservation, got: float, ask: float, last: float) -> in
     """A batch is full, or time passed since the event at `last`. Returns the next countdown, 0 to stop."""
     try:
         kept_parked(stream, last, ask)
-        return flush(stream, got)
+        return flush(stream, got) if got - last < PACE else after_pause(stream, last, got)
     except Exception:
         stream.unseen = True
         trouble("summing chunks")

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 
 from otelstream import _semconv as s
 from otelstream._core.record.block import Block
 from otelstream._core.record.facts import Delta
+from otelstream._core.record.hearing import PACE
 from otelstream._core.record.stream import StreamObservation
 from otelstream._trouble import trouble
 
@@ -21,15 +23,27 @@ def countdown(stream: StreamObservation) -> int:
     if stream.first_token_at is None and (stream.first_chunk_at is None or stream.block.visible):
         return 1
     room = stream.cadence.room
-    if stream.visible is not None and room > stream.visible.room:
-        room = stream.visible.room
     return BATCH if room > BATCH else room  # noqa: FURB136  # cheaper than min()
 
 
-def flush(stream: StreamObservation, at: float) -> int:
+def pause(stream: StreamObservation) -> float:
+    """Seconds without an event after which what waits is summed: the record, or a judge, is to know when it was."""
+    threshold = stream.runtime.settings.stall_threshold
+    return threshold if stream.visible is None else min(threshold, PACE)
+
+
+def after_pause(stream: StreamObservation, last: float, at: float) -> int:
+    """`flush()` where the newest delta came later than the others, which a judge reads as of `last`."""
+    waiting = len(stream.datas) - 1
+    stop = stream.visible is not None and waiting and not flush(stream, last, waiting)
+    left = flush(stream, at)
+    return 0 if stop else left
+
+
+def flush(stream: StreamObservation, at: float, most: int = sys.maxsize) -> int:
     """Sum the deltas that wait; return the next countdown, or 0 when the application asks for the stream's end."""
     datas, waits = stream.datas, stream.waits
-    count = min(len(datas), len(waits))
+    count = min(len(datas), len(waits), most)
     if not count:
         return countdown(stream)
     stream.summing = True
@@ -105,17 +119,17 @@ def add(stream: StreamObservation, block: Block, gaps: list[float], chunks: int,
         block.add_input(text, gaps)
     stream.add_chunks(kind, gaps, longest, chunks, len(text), at)
     stop = stream.runtime.settings.repetition and stream.repeats(block, text, at)
-    return stop if stream.visible is None else _shown(stream, block, text, chunks, at) or stop
+    return stop if stream.visible is None else _shown(stream, block, text, at) or stop
 
 
-def _shown(stream: StreamObservation, block: Block, text: str, chunks: int, at: float) -> bool:
+def _shown(stream: StreamObservation, block: Block, text: str, at: float) -> bool:
     """Give judges what is visible of a batch; True when one of them asked for the stream's end."""
     visible = stream.visible
     if visible is None:
         return False
     if block.kind == "text":
         try:
-            visible.add(block.key, text, chunks, at)
+            visible.add(block.key, text, at)
         except Exception:
             stream.visible = None
             trouble("giving the text to the judges")
@@ -166,7 +180,7 @@ def add_whole(stream: StreamObservation, block: Block, chars: int, text: str, at
     stream.add_chunks(kind, gaps, stream.carry, 1, chars, at)
     stream.carry = 0.0
     if text and stream.visible is not None:
-        _shown(stream, block, text, 1, at)
+        _shown(stream, block, text, at)
 
 
 def source_of(stream: StreamObservation, at: float, gap: float) -> s.StallSource:

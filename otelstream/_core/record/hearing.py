@@ -31,8 +31,7 @@ STOP: Final[Literal[Stop.STOP]] = Stop.STOP
 MAX_CHANGES = 64  # of one judge's verdict in one stream that are told
 _PLACES = 256  # that wait to be read, of one judge and stream; the oldest go
 _LAG = 1.0  # seconds after which a place is not read any more, if there is a later one
-_PACE = 0.05  # seconds of a stream that are handed on at once
-_BATCH = 32  # chunks, at most
+PACE = 0.0016  # seconds between two chunks that are handed on at once: of 32, the most there are, then 0.05
 _MARK = re.compile(r"[.!?…。！？\n][\"'”’»」』)\]]{0,6}")  # noqa: RUF001
 _ENDS_AT_ONCE = "。！？"  # noqa: RUF001  # in scripts without blanks; any other needs one after it
 
@@ -143,6 +142,12 @@ class Hearing:
                 return place
             self.skipped += 1
 
+    def left_out(self) -> None:
+        """Nobody can read it now."""
+        self.skipped += len(self.places)
+        self.places.clear()
+        self.busy = False
+
     def heard(self) -> JudgeReport:
         last = self._last
         verdict = last.verdict if last is not None else None
@@ -181,8 +186,8 @@ class Visible:
     """The visible text of one answer so far, of its first choice, and who reads it."""
 
     __slots__ = (
-        "_carry", "_changes", "_choice", "_closed", "_late", "_over", "_parts", "_patience", "_sentences", "_taken_at",
-        "ask", "chars", "context", "hearings", "room", "stop",
+        "_carry", "_changes", "_choice", "_closed", "_late", "_over", "_parts", "_patience", "_sentences", "ask",
+        "chars", "context", "hearings", "stop",
     )  # fmt: skip
 
     def __init__(
@@ -205,12 +210,10 @@ class Visible:
         self._choice: object = None
         self._changes: deque[Change] = deque()
         self._closed = False
-        self._taken_at = 0.0
         self.chars = 0
-        self.room = 1  # chunks that may wait until they are handed on
         self.stop = False  # a judge has asked for the end
 
-    def add(self, key: Key | None, text: str, chunks: int, at: float) -> None:
+    def add(self, key: Key | None, text: str, at: float) -> None:
         """Take in the visible text of some chunks, whose last arrived at `at`."""
         if key is not None:
             if self._choice is None:
@@ -226,8 +229,6 @@ class Visible:
             places = range(before - before % every + every, chars + 1, every) if every else ends
             if places:
                 hearing.due(places, at)
-        took, self._taken_at = at - self._taken_at, at
-        self.room = _BATCH if took * _BATCH <= _PACE * chunks else max(1, int(_PACE * chunks / took))
 
     def _ends(self, text: str, before: int) -> list[int]:
         begin = before - len(self._carry)
