@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from inspect import iscoroutinefunction
 from typing import Any, TypeVar
 
@@ -38,9 +38,10 @@ def judge(name: str, *, verdicts: Sequence[str], every: int | str = "sentence") 
         ConfigurationError: at definition, for what cannot be a judge.
     """
     _check_name("name", name)
-    if isinstance(verdicts, str) or not 1 <= len(tuple(verdicts)) <= s.MAX_VERDICTS:
+    words = () if isinstance(verdicts, str) or not isinstance(verdicts, Iterable) else tuple(verdicts)
+    if not 1 <= len(words) <= s.MAX_VERDICTS:
         raise ConfigurationError(f"verdicts={verdicts!r} is no list of 1 to {s.MAX_VERDICTS} words: use ('yes', 'no')")
-    for verdict in verdicts:
+    for verdict in words:
         _check_name("verdict", verdict)
         if verdict == STOP.value:
             raise ConfigurationError("verdict 'stop' is what a returned otelstream.STOP is told as: take another word")
@@ -54,7 +55,8 @@ def judge(name: str, *, verdicts: Sequence[str], every: int | str = "sentence") 
         if not callable(function):
             raise ConfigurationError(f"{function!r} is no function: a judge is called with the visible text")
         awaited = iscoroutinefunction(function) or iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
-        judges.declare(judges.Judge(name, tuple(verdicts), function, every if number else 0, awaited=awaited))  # type: ignore[arg-type]
+        plain = tuple(map(str.__str__, words))  # of an enum its words, not its members
+        judges.declare(judges.Judge(name, plain, function, every if number else 0, awaited=awaited))  # type: ignore[arg-type]
         return function
 
     return declare

@@ -8,6 +8,7 @@ import gc
 import threading
 import time
 from contextvars import copy_context
+from enum import Enum
 from types import SimpleNamespace
 from typing import Any
 
@@ -252,3 +253,29 @@ def test_acted_on_what_an_async_judge_takes_back_late(scene: Any, judge: Any) ->
     asyncio.run(read())
     ((labels, count),) = scene.counted(s.REVERSALS)
     assert (labels[s.REVERSAL_ACTED_ON], count) == (True, 1)
+
+
+class Verdict(str, Enum):
+    """Verdicts as an application may have them."""
+
+    YES = "yes"
+    NO = "no"
+
+
+class Liar(str):
+    """A text that says that it is each verdict."""
+
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("words", [Verdict, (word for word in ("yes", "no"))], ids=["an enum", "a generator"])
+def test_verdicts_are_plain_words(scene: Any, judge: Any, words: Any) -> None:
+    """Of whatever kind the declared words are and what is returned, a signal has a word as it was declared."""
+    judge(lambda text: Liar(text) if "No" in text else Verdict.NO, verdicts=words)
+    scene.text(scene.opened(Script().text(f"{CANARY}. No.")))
+    found = [event[s.VERDICT] for event in scene.events(s.EVENT_VERDICT)]
+    assert found == ["no", "yes"]
+    assert {type(word) for word in found} == {str}

@@ -289,6 +289,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no verdicts": ({"verdicts": ()}, r"verdicts=\(\) is no list of 1 to 8 words"),
     "a word": ({"verdicts": "yes"}, "verdicts='yes' is no list of 1 to 8 words"),
     "nine": ({"verdicts": [f"v{n}" for n in range(9)]}, "is no list of 1 to 8 words"),
+    "a number": ({"verdicts": 5}, "verdicts=5 is no list of 1 to 8 words"),
     "a sentence": ({"verdicts": ["not so sure"]}, "verdict 'not so sure' is not allowed"),
     "stop": ({"verdicts": ["stop"]}, "is what a returned otelstream.STOP is told as"),
     "every": ({"every": 5}, "every=5 is not allowed: use 'sentence', or characters, at least 20"),
