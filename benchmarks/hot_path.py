@@ -150,7 +150,7 @@ def readers(api: str = "messages") -> dict[str, Callable[[list[Any]], Iterator[A
             stream.attached = Attached()
             stream.responded(None)
             if api == "gemini":
-                return around(iter(source), stream, str)
+                return around(iter(source), stream)
             if api in ("converse", "invoke"):
                 told = importlib.import_module("otelstream.bedrock._events")._told(iter(source), stream)
                 return read(told, stream, lambda: None)

@@ -3,10 +3,8 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from binascii import a2b_base64
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from otelstream._core.process import nesting
@@ -15,6 +13,7 @@ from otelstream._core.process.drops import Token, dropped
 from otelstream._core.process.tap import Attached, aread, read
 from otelstream._core.record.batch import NO_DATA
 from otelstream._core.record.ending import Ending, by_departure
+from otelstream._core.record.grammar import BY_SHAPE
 from otelstream._core.record.stream import StreamObservation, clock
 from otelstream._trouble import trouble
 from otelstream.bedrock import _converse, _faults, _invoke
@@ -82,25 +81,39 @@ def aevents(wrapped: Any, event_stream: Any, args: Any, kwargs: Any) -> Any:
 
 def _told(messages: Iterator[Any], stream: StreamObservation) -> Iterator[Any]:
     """Give the SDK's own messages, which no application sees, the name and the data that our reader looks for."""
-    data_of = _data_of(stream)
+    chunks = stream.grammar if isinstance(stream.grammar, _invoke.Grammar) else None
     for message in messages:
         try:
-            message._event = message.headers[":event-type"]
-            message._data = message.payload.decode() if data_of is None else data_of(message.payload)
+            if chunks is not None and message.payload.startswith(chunks.raw):
+                message._event, message._data = BY_SHAPE, message.payload
+            else:
+                message._event = message.headers[":event-type"]
+                message._data = message.payload.decode() if chunks is None else _chunk(message, stream)
         except (KeyError, ValueError):
             _odd(message)
         yield message
 
 
 async def _atold(messages: AsyncIterator[Any], stream: StreamObservation) -> AsyncIterator[Any]:
-    data_of = _data_of(stream)
+    chunks = stream.grammar if isinstance(stream.grammar, _invoke.Grammar) else None
     async for message in messages:
         try:
-            message._event = message.headers[":event-type"]
-            message._data = message.payload.decode() if data_of is None else data_of(message.payload)
+            if chunks is not None and message.payload.startswith(chunks.raw):
+                message._event, message._data = BY_SHAPE, message.payload
+            else:
+                message._event = message.headers[":event-type"]
+                message._data = message.payload.decode() if chunks is None else _chunk(message, stream)
         except (KeyError, ValueError):
             _odd(message)
         yield message
+
+
+def _chunk(message: Any, stream: StreamObservation) -> str:
+    """The data of a chunk that is not known to be a delta; the first says whose they are."""
+    data, grammar = _invoke.text_of(message.payload), stream.grammar
+    if not grammar.met and not grammar.meet(data):  # type: ignore[attr-defined]
+        stream.unseen = True
+    return data
 
 
 def _odd(message: Any) -> None:
@@ -109,25 +122,6 @@ def _odd(message: Any) -> None:
     event, word = headers.get(":event-type"), headers.get(":exception-type") or headers.get(":error-code") or ""
     message._event = event or f"{_converse.EXCEPTION}{word}"
     message._data = NO_DATA if event else str(message.payload, "utf-8", "replace")
-
-
-def _data_of(stream: StreamObservation) -> Callable[[bytes], str] | None:
-    """How to read what is not text already: a chunk of `invoke_model` is JSON in base64 in JSON."""
-    grammar = stream.grammar
-    if not isinstance(grammar, _invoke.Grammar):
-        return None
-
-    def chunk(payload: bytes) -> str:
-        try:
-            plain = payload.startswith(b'{"bytes":"')
-            data = a2b_base64(payload[10 : payload.find(b'"', 10)] if plain else json.loads(payload)["bytes"]).decode()
-        except (TypeError, KeyError):
-            data = payload.decode()
-        if not grammar.met and not grammar.meet(data):
-            stream.unseen = True
-        return data
-
-    return chunk
 
 
 def close(wrapped: Any, event_stream: Any, args: Any, kwargs: Any) -> Any:

@@ -8,12 +8,14 @@ puts its counts into the last chunk.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from binascii import a2b_base64, b2a_base64
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from otelstream import _semconv as s
 from otelstream._core.record import facts as f
 from otelstream._core.record import given
+from otelstream._core.record.batch import NO_DATA
 from otelstream._core.record.ending import Ending
 from otelstream._core.record.grammar import BY_SHAPE, UNKNOWN, NoTerminal, Shape
 from otelstream._core.record.text import printable
@@ -24,6 +26,8 @@ from otelstream.openai import _chat as chat
 METRICS = "amazon-bedrock-invocationMetrics"
 GUARDRAIL = "amazon-bedrock-guardrailAction"
 _CHUNK = "chunk"
+_PLAIN = b'{"bytes":"'
+_NEVER = b"\0"  # what no payload begins with
 # The dialects that are nothing but text: where a chunk has it, and its finish reason.
 _TEXTS = {
     "outputText": "completionReason",  # Titan
@@ -40,12 +44,13 @@ _REASONS = {
 class Grammar(NoTerminal):
     """One stream's grammar. A chunk is a mere delta if it differs from the one before in its text only."""
 
-    __slots__ = ("_chat", "_messages", "_say", "met", "shape")
+    __slots__ = ("_chat", "_head", "_messages", "_say", "met", "raw", "shape")
 
     delta = BY_SHAPE
 
     def __init__(self) -> None:
         self.shape = UNKNOWN
+        self.raw, self._head = _NEVER, ""  # how the payloads of the deltas that come now begin, and their data
         self.met = False  # its first chunk
         self._messages = anthropic.Grammar()
         self._chat = chat.Grammar()
@@ -73,8 +78,14 @@ class Grammar(NoTerminal):
         return self._say is not _unknown
 
     def learned(self, prefix: str, data: str) -> None:
-        self.shape = UNKNOWN
+        self.shape, self.raw = UNKNOWN, _NEVER
         if not prefix:
+            return
+        if (
+            self._say in (self._claude, _nova) and prefix.isascii()
+        ):  # whose finish reason comes in another kind of chunk
+            self._head = prefix[: len(prefix) // 3 * 3]  # as base64 has it: four characters for three
+            self.raw = _PLAIN + b2a_base64(self._head.encode(), newline=False)
             return
         rest = data[json.JSONDecoder().raw_decode(data, len(prefix) - 1)[1] :]
         # Where a count of its own stands behind the text, what must not differ is that there is no reason yet.
@@ -87,7 +98,16 @@ class Grammar(NoTerminal):
     def complete_at_eof(self, finish_reason: str | None) -> Ending | None:
         return None if self._say == self._claude else super().complete_at_eof(finish_reason)
 
-    def piece(self, data: str) -> f.Delta | None:
+    def plain(self, batch: Sequence[bytes]) -> list[str]:
+        """The data of deltas that were kept as they came."""
+        head, start = self._head, len(self.raw)
+        try:
+            return [head + a2b_base64(each[start : each.find(b'"', start)]).decode() for each in batch]
+        except ValueError:
+            return [_or_nothing(each) for each in batch]
+
+    def piece(self, data: str | bytes) -> f.Delta | None:
+        data = text_of(data) if isinstance(data, bytes) else data
         said = self._say(json.loads(data), data)
         return next((fact for fact in said if isinstance(fact, f.Delta)), None)
 
@@ -113,6 +133,22 @@ class Grammar(NoTerminal):
 
     def _completion(self, event: dict[str, Any], data: str) -> Iterator[f.Fact]:
         yield from self._chat.structural(None, data)
+
+
+def text_of(payload: bytes) -> str:
+    """The data of a chunk, which is JSON in base64 in JSON."""
+    try:
+        plain = payload.startswith(_PLAIN)
+        return a2b_base64(payload[10 : payload.find(b'"', 10)] if plain else json.loads(payload)["bytes"]).decode()
+    except (TypeError, KeyError):
+        return payload.decode()
+
+
+def _or_nothing(payload: bytes) -> str:
+    try:
+        return text_of(payload)
+    except ValueError:
+        return NO_DATA
 
 
 def _nova(event: dict[str, Any], _: str) -> Iterator[f.Fact]:

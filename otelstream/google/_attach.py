@@ -236,9 +236,9 @@ def observed(response: Any) -> StreamObservation | None:
 
 def _chunks(wrapped: Any, response: Any, args: Any, kwargs: Any) -> Any:
     stream, chunks = observed(response), wrapped(*args, **kwargs)
-    return chunks if stream is None or stream.ending is not None else around(chunks, stream, str)
+    return chunks if stream is None or stream.ending is not None else around(chunks, stream)
 
 
 def _achunks(wrapped: Any, response: Any, args: Any, kwargs: Any) -> Any:
     stream, chunks = observed(response), wrapped(*args, **kwargs)
-    return chunks if stream is None or stream.ending is not None else aaround(chunks, stream, str)
+    return chunks if stream is None or stream.ending is not None else aaround(chunks, stream)

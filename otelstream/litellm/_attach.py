@@ -236,7 +236,8 @@ class Reading(Token):
         self.inside = False
         stream.last = got = clock()
         try:
-            tap.kept_parked(stream, self._last, ask)
+            if ask - self._last > stream.runtime.settings.stall_threshold:
+                tap.kept_parked(stream, self._last, ask)
             name, data = told(self._grammar, chunk, wrapper)
             self.steps.took(name, data, got, ask - stream.carry)
         except Exception:

@@ -4,53 +4,55 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from json.encoder import encode_basestring_ascii
+from collections.abc import Iterator
 from typing import Any
 
 from otelstream._core.record import facts as f
 from otelstream.openai import _chat
 
-PIECE = "piece"  # in the place of an event's name: its data is `{"content": "…"}`
-_NOWHERE = "\0"
-_NOTHING: Mapping[str, Any] = {}
+PIECE = "piece"  # in the place of an event's name: its data is a text of the field that the one before had
 _VISIBLE = {"content": True, "reasoning_content": False}
 
 
 class Grammar(_chat.Grammar):
     """One stream's grammar: OpenAI's, with pieces that have a short way."""
 
-    __slots__ = ()
+    __slots__ = ("field",)
 
     delta = PIECE
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.field: str | None = None  # of the pieces that come now
 
     def learned(self, prefix: str, data: str) -> None:
         """A piece is known by its name."""
 
     def piece(self, data: str) -> f.Delta | None:
-        ((field, text),) = json.loads(data).items()
+        field = self.field or "content"
         visible = _VISIBLE[field]
-        return f.Delta((0, field), field, text, "text" if visible else "thinking", visible)
+        return f.Delta((0, field), f.BARE, data, "text" if visible else "thinking", visible)
 
     def structural(self, name: str | None, data: str) -> Iterator[f.Fact]:
         for fact in super().structural(name, data):
-            # What a whole chunk looks like says nothing of how pieces do.
-            yield fact._replace(field=_NOWHERE) if isinstance(fact, f.Delta) else fact
-
-    @property
-    def named(self) -> bool:
-        """Whether a chunk has said who answers."""
-        return self._named
+            if isinstance(fact, f.Delta):
+                self.field = fact.field if fact.field in _VISIBLE and fact.key == (0, fact.field) else None
+                yield fact._replace(field=f.BARE)
+            else:
+                yield fact
 
 
 def told(grammar: Grammar, chunk: Any, wrapper: Any) -> tuple[str | None, str]:
     """The name and the data of a chunk that `wrapper` gives; a finish reason that is not the provider's is left out."""
     own = chunk.__dict__
     choices = own["choices"]
-    if len(choices) == 1 and own.get("usage") is None and grammar.named:
-        data = _piece(choices[0])
-        if data is not None:
-            return PIECE, data
+    if len(choices) == 1 and grammar.field is not None and own.get("usage") is None:
+        choice = choices[0]
+        own = choice.__pydantic_extra__ or choice.__dict__
+        if own["finish_reason"] is None and not own["index"]:
+            text = _piece(own["delta"], grammar.field)
+            if text is not None:
+                return PIECE, text
     whole = chunk.model_dump()
     if _makes_it_up(wrapper):
         whole["choices"] = [{**choice, "finish_reason": None} for choice in whole["choices"]]
@@ -63,17 +65,13 @@ def _makes_it_up(wrapper: Any) -> bool:
     return said.get("received_finish_reason", True) is None and not said.get("intermittent_finish_reason")
 
 
-def _piece(choice: Any) -> str | None:
-    """The one text that a choice gives, as the data of a piece; None where it says more, or nothing."""
-    own = choice.__pydantic_extra__ or choice.__dict__
-    if own["finish_reason"] is not None or own["index"]:
+def _piece(delta: Any, field: str) -> str | None:
+    """The one text that a delta gives, if that is all it says, but for its role; None where there is more, or less."""
+    fields, more = delta.__dict__, delta.__pydantic_extra__
+    text = fields.get(field) or (more and more.get(field))
+    if text.__class__ is not str:
         return None
-    delta, data = own["delta"], None
-    for fields in (delta.__dict__, delta.__pydantic_extra__ or _NOTHING):
-        for name, value in fields.items():
-            if not value or name == "role":
-                continue
-            if data is not None or name not in _VISIBLE or value.__class__ is not str:
-                return None
-            data = f'{{"{name}": {encode_basestring_ascii(value)}}}'
-    return data
+    said = [*filter(None, fields.values())]
+    if more:
+        said += filter(None, more.values())
+    return text if len(said) == (2 if fields.get("role") else 1) and text else None

@@ -115,6 +115,30 @@ def test_long_answers(scene: Scene) -> None:
     assert (view.outcome, view.chunks, view.visible_chars) == ("completed", 201, len("".join(words)) + 1)
 
 
+@pytest.mark.parametrize("kind", [("text_delta", "text"), ("thinking_delta", "thinking")])
+def test_all_of_a_text_is_counted(scene: Scene, kind: tuple[str, str]) -> None:
+    """Deltas that are kept as they came are read as any other: escapes, letters of several bytes, blocks in turns."""
+    words = ["Calm ", 'say "x" ', "a},{b", "back\\slash\n", "\u00e9t\u00e9 \U0001f30a", "{}" * 40] * 9
+
+    def delta(word: str, index: int = 0) -> bytes:
+        name, field = kind if index == 0 else ("text_delta", "text")
+        return chunk(type="content_block_delta", index=index, delta={"type": name, field: word})
+
+    start, *_ = claude()
+    opened, other = (
+        chunk(type="content_block_start", index=index, content_block={"type": type_, type_: ""})
+        for index, type_ in enumerate((kind[1], "text"))
+    )
+    deltas = [each for word in words for each in (delta(word), delta(word), delta(word, 1))]
+    no_text = chunk(type="content_block_delta", index=0, delta={"type": kind[0], kind[1]: 5})
+    scene.plays([start, opened, other, *deltas, no_text, *map(delta, words), *claude()[-3:]])
+
+    list(scene.invoke())
+
+    assert (scene.view.outcome, scene.view.chunks) == ("completed", 4 * len(words))
+    assert scene.view.visible_chars == (4 if kind[1] == "text" else 1) * len("".join(words))
+
+
 def test_a_vendor_nobody_knows(scene: Scene) -> None:
     """Of a dialect that nobody here reads there is a cadence and an end, and no objective judges it."""
     scene.plays([*(chunk(woerter=[n]) for n in range(5)), chunk(woerter=[], **LAST)])

@@ -23,6 +23,8 @@ from otelstream._core.record.stream import StreamObservation, clock
 from otelstream._core.tools import parked
 from otelstream._trouble import trouble
 
+DataOf = Callable[[Any], str]
+
 
 class Attached:
     """What an adapter keeps with a stream. This one serves an SDK whose streams nobody closes but by leaving them."""
@@ -186,8 +188,8 @@ class Steps:
         self._left = left or countdown(self._stream)
 
 
-def around(items: Iterator[Any], stream: StreamObservation, data_of: Callable[[Any], str]) -> Iterator[Any]:
-    """Yield the very items of an iterator, each as it arrives; `data_of` gives an item's data."""
+def around(items: Iterator[Any], stream: StreamObservation, data_of: DataOf | None = None) -> Iterator[Any]:
+    """Yield the very items of an iterator, each as it arrives; `data_of` gives an item's data, if it is not that."""
     wait, keep = stream.waits.append, stream.datas.append
     threshold, grammar = pause(stream), stream.grammar
     begins, within, ends, lacks = grammar.shape
@@ -197,11 +199,11 @@ def around(items: Iterator[Any], stream: StreamObservation, data_of: Callable[[A
     try:
         for item in items:
             stream.last = got = clock()
-            data = data_of(item)
+            data = item if data_of is None else data_of(item)
             if (
                 begins
                 and data.startswith(begins)
-                and data.endswith(ends)
+                and (not ends or data.endswith(ends))
                 and within in data
                 and not (lacks and lacks in data)
             ):
@@ -241,7 +243,7 @@ class aaround:  # noqa: N801 - the async twin of a function
 
     __slots__ = ("_behind", "_data_of", "_last", "_left", "_next", "_pause", "_stream")
 
-    def __init__(self, items: AsyncIterator[Any], stream: StreamObservation, data_of: Callable[[Any], str]) -> None:
+    def __init__(self, items: AsyncIterator[Any], stream: StreamObservation, data_of: DataOf | None = None) -> None:
         self._next, self._stream, self._data_of = items.__anext__, stream, data_of
         self._pause = pause(stream)
         self._left = -1  # until the first read
@@ -264,11 +266,12 @@ class aaround:  # noqa: N801 - the async twin of a function
             broken(stream, error)
             raise
         stream.last = got = clock()
-        data, (begins, within, ends, lacks) = self._data_of(item), stream.grammar.shape
+        data = item if self._data_of is None else self._data_of(item)
+        begins, within, ends, lacks = stream.grammar.shape
         if (
             begins
             and data.startswith(begins)
-            and data.endswith(ends)
+            and (not ends or data.endswith(ends))
             and within in data
             and not (lacks and lacks in data)
         ):

@@ -9,7 +9,7 @@ import time
 
 from otelstream import _semconv as s
 from otelstream._core.record.block import Block
-from otelstream._core.record.facts import Delta
+from otelstream._core.record.facts import BARE, Delta
 from otelstream._core.record.hearing import PACE
 from otelstream._core.record.stream import StreamObservation
 from otelstream._trouble import trouble
@@ -49,6 +49,8 @@ def flush(stream: StreamObservation, at: float, most: int = sys.maxsize) -> int:
     stream.summing = True
     batch, gaps = datas[:count], waits[:count]
     del datas[:count], waits[:count]
+    if isinstance(batch[-1], bytes):  # kept as they came: to decode many at once costs less a chunk
+        batch = stream.grammar.plain(batch)
     stream.last_data = batch[-1]
     if stream.leftover:
         gaps[0] += stream.leftover
@@ -96,6 +98,7 @@ def _one_by_one(stream: StreamObservation, batch: list[str], gaps: list[float], 
 
 def _learn(stream: StreamObservation, block: Block, delta: Delta, data: str) -> None:
     """Deltas of `block` come now: know the next ones by how this one looks."""
+    block.bare = delta.field == BARE
     new = not block.prefix and block.learn(data, delta.field, delta.text, delta.counter)
     if new or block is not stream.block:
         stream.grammar.learned(block.prefix, data if block.prefix else "")
@@ -222,10 +225,9 @@ def _waiting(stream: StreamObservation) -> tuple[int, int, int]:
 
 def left_open(stream: StreamObservation, at: float) -> None:
     """The stream ends: sum what waits, look whether the last event made sense, keep tool calls left unfinished."""
-    last = stream.datas[-1] if stream.datas else stream.last_data
     flush(stream, at)
     unfinished = [block for block in stream.blocks.values() if block.tool is not None and not block.ended]
-    if not _decodable(last):
+    if not stream.block.bare and not _decodable(stream.last_data):
         stream.undecodable = "malformed_tool_call" if unfinished else "protocol_error"
     for block in unfinished:
         tool = block.tool

@@ -24,7 +24,8 @@ class Block:
     """A block that is open, or the place of chunks that belong to none (`kind` None)."""
 
     __slots__ = (
-        "buffer", "counter", "cut", "detector", "ended", "inside", "key", "kind", "padded", "prefix", "tool", "visible",
+        "bare", "buffer", "counter", "cut", "detector", "ended", "inside", "key", "kind", "padded", "prefix", "tool",
+        "visible",
     )  # fmt: skip
 
     def __init__(
@@ -32,6 +33,7 @@ class Block:
     ) -> None:
         self.key, self.kind, self.visible, self.tool = key, kind, visible, tool
         self.ended = False  # by inference: more of it would take that back
+        self.bare = False  # the data of its deltas is their text
         self.buffer: list[str] = []
         self.detector: RepetitionDetector | None = None
         self.prefix = ""  # everything before the text of a delta of this block but the counter; "" until seen
@@ -44,7 +46,7 @@ class Block:
         """The text of deltas that all look like the first of the block; None if one does not, or is empty."""
         prefix, counter = self.prefix, self.counter
         if not prefix:
-            return None
+            return "".join(batch) if self.bare else None
         if counter:
             head, prefix = prefix[:counter], prefix[counter:]
             if not _begin(batch, head):

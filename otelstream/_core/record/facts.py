@@ -34,6 +34,9 @@ class Opened(NamedTuple):
     text: str = ""  # the characters themselves, where a user sees them
 
 
+BARE = "\0"  # in the place of a field: the data of the deltas that follow is their text
+
+
 class Delta(NamedTuple):
     """One generated piece: the JSON string under `field` of its event, decoded. Opens its block where nobody has.
 

@@ -36,7 +36,10 @@ UNKNOWN = Shape()
 
 
 class Grammar(Protocol):
-    """One stream's grammar; it may keep a state. Nothing of it is called once per chunk."""
+    """One stream's grammar; it may keep a state. Nothing of it is called once per chunk.
+
+    Where its adapter keeps deltas as bytes, `plain(batch)` decodes them, and `piece` takes those too.
+    """
 
     delta: str  # the event name that makes a delta; BY_SHAPE where the name does not tell
     shape: Shape  # where the name does not tell: set by `learned`
