@@ -238,7 +238,7 @@ def block(kind: str, **more: Any) -> dict[str, Any]:
 
 
 MESSAGES: list[tuple[Any, list[f.Fact]]] = [
-    (block("text", text="ab"), [f.Opened((0, 1), "text", visible=True, whole=2)]),
+    (block("text", text="ab"), [f.Opened((0, 1), "text", visible=True, whole=2, text="ab")]),
     (block("text", text=""), [f.Opened((0, 1), "text", visible=True)]),
     (block("thinking", thinking="hmm"), [f.Opened((0, 1), "thinking", whole=3)]),
     (block("redacted_thinking"), [f.Opened((0, 1), "thinking", whole=0)]),
