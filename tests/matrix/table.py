@@ -103,6 +103,8 @@ the connection itself is none. `tests/sessions` runs it; what differs, and what 
   evidence `tool_result`, unless a run is seen here (a self-hosted environment). What is refused is `withheld`. Custom
   tools are the application's. Their input arrives whole. What another thread of the session asks for, which is shown
   on the session's stream too, is in the record of that thread's own stream, if that is read.
+- `on_repetition` and judges are told as of any stream, but what they ask for closes nothing: the connection carries
+  more than that answer, and what stops that is `user.interrupt`. What no preview shows is read by no judge.
 - `get_stream(stream)` is of the newest request. Two connections to one session are two records of each. What is read
   as lines or bytes has none.
 """

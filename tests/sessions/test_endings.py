@@ -13,8 +13,10 @@ import anthropic
 import pytest
 from tools.bench import Bench, wait_for
 
+import otelstream
 from otelstream import _semconv as s
 from otelstream._core.record.host import hosts
+from otelstream._face import instrumentor
 from otelstream.anthropic import _sessions
 from otelstream.testing import ProviderSimulator, Script
 from sessions.conftest import (
@@ -196,6 +198,26 @@ def test_an_error_of_something_else(bench: Bench, sim: ProviderSimulator, reader
     assert [(each.outcome, each.error_type) for each in bench.ended[1:]] == [
         ("completed", None), ("failed", "api_error"),
     ]  # fmt: skip
+
+
+def test_who_asks_for_the_end_of_one_answer(bench: Bench, sim: ProviderSimulator, reader: Reader) -> None:
+    """A callback that a loop is told to, which would close any other stream: the connection goes on to the next."""
+    asked: list[str | None] = []
+
+    def stop(view: Any) -> bool:
+        asked.append(view.response_id)
+        return True
+
+    otelstream.on_repetition(stop)
+    looping = Script("looping").text("It is calm. " * 80, chunk=12)
+    sim.play(looping.then(NEXT))
+    try:
+        reader.go(reader.reads(*BOTH))
+    finally:
+        instrumentor._repeats.clear()
+    assert asked == [bench.ended[0].response_id]
+    assert [each.outcome for each in bench.ended] == ["completed"] * 2
+    assert bench.ended[0].fault == "repetition"
 
 
 def test_a_preview_that_nothing_concludes(bench: Bench, sim: ProviderSimulator, reader: Reader) -> None:
