@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from importlib import import_module
 from inspect import iscoroutinefunction
@@ -15,9 +14,9 @@ from opentelemetry.trace import Span
 
 from otelstream._core.process import hooks, nesting, suppression
 from otelstream._core.process.closing import end
+from otelstream._core.process.request import as_current
 from otelstream._core.process.tap import aread, read
 from otelstream._core.record.stream import StreamObservation
-from otelstream._core.turns.variable import current
 from otelstream._stainless import closes, faults, native, raw, response, whole
 from otelstream._stainless.faults import before_stream, observed
 from otelstream._stainless.over import Over
@@ -116,7 +115,7 @@ class Patches(hooks.Patches):
             return result if asked is None else whole.answered(self.sdk, asked, result)
         mark = nesting.enter(stream)  # what is not observed is no attempt of the stream whose request it is made in
         try:
-            with _as_current(stream):
+            with as_current(stream):
                 result = wrapped(*args, **kwargs)
         except BaseException as error:
             _refused(stream, error)
@@ -135,7 +134,7 @@ class Patches(hooks.Patches):
             return result if asked is None else whole.answered(self.sdk, asked, result)
         mark = nesting.enter(stream)
         try:
-            with _as_current(stream):
+            with as_current(stream):
                 result = await wrapped(*args, **kwargs)
         except BaseException as error:
             _refused(stream, error)
@@ -207,7 +206,7 @@ def _in_request(wrapped: Any, *args: Any, **kwargs: Any) -> Any:
     stream = nesting.current()
     _find_span(stream)
     try:
-        with _as_current(stream):
+        with as_current(stream):
             return wrapped(*args, **kwargs)
     except BaseException as error:
         _refused(stream, error)
@@ -218,7 +217,7 @@ async def _in_arequest(wrapped: Any, *args: Any, **kwargs: Any) -> Any:
     stream = nesting.current()
     _find_span(stream)
     try:
-        with _as_current(stream):
+        with as_current(stream):
             return await wrapped(*args, **kwargs)
     except BaseException as error:
         _refused(stream, error)
@@ -285,12 +284,6 @@ def _refused(stream: StreamObservation | None, error: BaseException) -> None:
         end(stream, before_stream(stream, error))
     except Exception:
         trouble("ending a refused request")
-
-
-def _as_current(stream: StreamObservation | None) -> AbstractContextManager[Any]:
-    if stream is not None and stream.own_span and stream.span is not None:
-        return current(stream.span)
-    return nullcontext()
 
 
 def _reading(wrapped: Any, reader: Any, args: Any, kwargs: Any) -> Any:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Container, Iterator
 from types import TracebackType
 from typing import Any
 
@@ -22,6 +22,7 @@ from otelstream._core.record.stream import StreamObservation
 
 __all__ = [
     "PROVIDER_STATUSES",
+    "answered",
     "before_stream",
     "collecting",
     "is_sdk",
@@ -45,13 +46,21 @@ _LIBRARIES = frozenset(
 )  # fmt: skip
 
 
-def before_stream(stream: StreamObservation, error: BaseException) -> Ending:
-    """The verdict on a request that raised instead of returning a stream."""
-    known = _known(error) if isinstance(error, Exception) else None
+def before_stream(
+    stream: StreamObservation, error: BaseException, by_class: Callable[[Exception], Ending | None] | None = None
+) -> Ending:
+    """The verdict on a request that raised instead of returning a stream; `by_class`: for another make of SDK."""
+    known = (by_class or _known)(error) if isinstance(error, Exception) else None
     if known is None and isinstance(error, Exception) and stream.response_at is not None:
         return failed("protocol_error")
     # Without an answer it never got as far as the provider: no key, a body that does not encode, a hook that raised.
     return known or by_departure(error)
+
+
+def answered(status: int, kind: str, provider: Container[int] = PROVIDER_STATUSES) -> Ending:
+    """The verdict on an answer that is an error: the request's own fault, but for 4xx that are the `provider`'s."""
+    mistaken = 400 <= status < 500 and status not in provider
+    return failed("request_error" if mistaken else "provider_error", kind)
 
 
 def while_reading(stream: StreamObservation, error: BaseException) -> Ending:
@@ -109,10 +118,7 @@ def _known(error: Exception) -> Ending | None:
 
 def _status(error: Any) -> Ending:
     status = int(getattr(error, "status_code", 0) or 0)
-    kind = error_word(getattr(error, "body", None)) or str(status)
-    if 400 <= status < 500 and status not in PROVIDER_STATUSES:
-        return failed("request_error", kind)
-    return failed("provider_error", kind)
+    return answered(status, error_word(getattr(error, "body", None)) or str(status))
 
 
 def word(stream: StreamObservation, status: int | None, error: BaseException | None) -> str:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from typing import Any
 
@@ -12,10 +11,10 @@ from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 
 from otelstream._core.process import hooks, nesting
 from otelstream._core.process.closing import end
+from otelstream._core.process.request import as_current
 from otelstream._core.process.whole import Unstreamed
 from otelstream._core.record.stream import StreamObservation
 from otelstream._core.turns import turn as turns
-from otelstream._core.turns.variable import current
 from otelstream._trouble import trouble
 from otelstream.bedrock import _converse, _events, _faults
 from otelstream.bedrock._events import Handle
@@ -193,7 +192,7 @@ def _attempt(wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
     stream = _attempted(args, kwargs)
     if stream is None:
         return wrapped(*args, **kwargs)
-    with _as_current(stream):
+    with as_current(stream):
         return _outcome(stream, wrapped(*args, **kwargs))
 
 
@@ -203,12 +202,8 @@ def _aattempt(wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
 
 
 async def _awaited(stream: StreamObservation, response: Awaitable[Any]) -> Any:
-    with _as_current(stream):
+    with as_current(stream):
         return _outcome(stream, await response)
-
-
-def _as_current(stream: StreamObservation) -> AbstractContextManager[Any]:
-    return current(stream.span) if stream.own_span and stream.span is not None else nullcontext()
 
 
 def _answered(asked: Unstreamed | Asked | None, result: Any) -> Any:

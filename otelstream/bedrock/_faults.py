@@ -22,10 +22,7 @@ _LIBRARIES = frozenset(
 
 def before_stream(stream: StreamObservation, error: BaseException) -> Ending:
     """The verdict on a request that raised instead of returning a stream."""
-    known = _known(error) if isinstance(error, Exception) else None
-    if known is None and isinstance(error, Exception) and stream.response_at is not None:
-        return failed("protocol_error")
-    return known or by_departure(error)
+    return faults.before_stream(stream, error, _known)
 
 
 def while_reading(error: BaseException) -> Ending:
@@ -68,9 +65,7 @@ def refusal(answer: dict[str, Any]) -> Ending:
     metadata = answer.get("ResponseMetadata")
     status = metadata.get("HTTPStatusCode") if isinstance(metadata, dict) else None
     kind = _code(answer) or str(status or "api_error")
-    if isinstance(status, int) and 400 <= status < 500 and status not in _PROVIDER_STATUSES:
-        return failed("request_error", kind)
-    return failed("provider_error", kind)
+    return faults.answered(status if isinstance(status, int) else 0, kind, _PROVIDER_STATUSES)
 
 
 def _code(parsed: Any) -> str | None:

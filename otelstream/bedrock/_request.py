@@ -14,7 +14,7 @@ from opentelemetry.trace import Span
 from opentelemetry.util.types import AttributeValue
 
 from otelstream._core.emit.span import take
-from otelstream._core.process import suppression
+from otelstream._core.process import request as asking
 from otelstream._core.process.closing import end
 from otelstream._core.process.runtime import Runtime
 from otelstream._core.record.stream import StreamObservation, clock
@@ -51,25 +51,18 @@ class Asked:
         return self.stream
 
     def _begun(self) -> StreamObservation | None:
-        runtime = self.runtime
-        beside = suppression.around(runtime)
-        if beside is None:
-            return None
-        invoked = self.operation == INVOKE
-        stream = runtime.begin(
+        return asking.begin(
+            self.runtime,
+            Handle(),
+            _attributes(self.client, self.params),
+            asked_at=self.at,  # what the SDK did before its first attempt, a look for credentials perhaps, counts too
+            late_span=_said_late,
             operation="chat",
             provider="aws.bedrock",
             model=str(self.params.get("modelId") or "unknown"),
-            grammar=_invoke.Grammar() if invoked else _converse.Grammar(),
+            grammar=_invoke.Grammar() if self.operation == INVOKE else _converse.Grammar(),
             output_tools=forced(self.params),
         )
-        # What the SDK did before its first attempt, a look for credentials perhaps, was waited for too.
-        earlier = stream.started - self.at
-        stream.started, stream.started_ns = self.at, stream.started_ns - int(earlier * 1e9)
-        stream.attached = Handle()
-        stream.suppressed, stream.foreign = beside.suppressed, beside.span is not None
-        runtime.attach_span(stream, _attributes(self.client, self.params), beside.span or _said_late())
-        return stream
 
     def returned(self, result: Any) -> Any:
         """The call is over; hand on what it returned."""
@@ -79,9 +72,7 @@ class Asked:
                 if stream.response_at is None:
                     stream.runtime.discard(stream)  # whoever answered in the provider's place did not stream
                 else:
-                    stream.responded(result["ResponseMetadata"].get("RequestId"))
-                    if stream.suppressed:
-                        stream.runtime.write_early(stream)
+                    asking.responded(stream, result["ResponseMetadata"].get("RequestId"))
         except Exception:
             trouble("taking in a response")
         return result

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
@@ -18,14 +18,14 @@ from urllib.parse import urlsplit
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.util.types import AttributeValue
 
-from otelstream._core.process import hooks, nesting, suppression
+from otelstream._core.process import hooks, nesting
+from otelstream._core.process import request as asking
 from otelstream._core.process.closing import end
 from otelstream._core.process.drops import Token
 from otelstream._core.process.tap import aaround, around
 from otelstream._core.process.whole import Unstreamed
 from otelstream._core.record.stream import StreamObservation
 from otelstream._core.turns import turn as turns
-from otelstream._core.turns.variable import current
 from otelstream._stainless.sdk import request_attributes
 from otelstream._trouble import trouble
 from otelstream.google import _tools
@@ -68,23 +68,22 @@ class Patches(hooks.Patches):
             model, method = _asked(request.url)
             if method != STREAMED or nesting.routed():
                 return None
-            beside = suppression.around(runtime)
-            if beside is None:
-                return None
             config = body.get("generationConfig")
             config = config if isinstance(config, Mapping) else {}
             wanted = config.get("candidateCount")
             choices = wanted if isinstance(wanted, int) and 1 < wanted <= 128 else 1
-            stream = runtime.begin(
+            stream = asking.begin(
+                runtime,
+                Handle(),
+                _attributes(request.url, config),
                 operation=OPERATION,
                 provider=_provider(client),
                 model=model,
                 grammar=Grammar(choices),
                 choices=choices,
             )
-            stream.attached, stream.drop = Handle(), "at_once"
-            stream.suppressed, stream.foreign = beside.suppressed, beside.span is not None
-            runtime.attach_span(stream, _attributes(request.url, config), beside.span)
+            if stream is not None:
+                stream.drop = "at_once"
             return stream
         except Exception:
             trouble("starting a stream")
@@ -109,32 +108,21 @@ class Patches(hooks.Patches):
     def _request(self, wrapped: Any, client: Any, args: Any, kwargs: Any) -> Any:
         stream = self._begin(client, args, kwargs)
         asked = self._unstreamed(client, args, kwargs) if stream is None else None
-        with _making(stream):
+        with asking.making(stream, _refused):
             response = wrapped(*args, **kwargs)
         return _returned(stream, asked, response)
 
     async def _arequest(self, wrapped: Any, client: Any, args: Any, kwargs: Any) -> Any:
         stream = self._begin(client, args, kwargs)
         asked = self._unstreamed(client, args, kwargs) if stream is None else None
-        with _making(stream):
+        with asking.making(stream, _refused):
             response = await wrapped(*args, **kwargs)
         return _returned(stream, asked, response)
 
 
-@contextmanager
-def _making(stream: StreamObservation | None) -> Iterator[None]:
-    """The request of `stream` is being made: with the attempts of the SDK's, and its refusal."""
-    mark = nesting.enter(stream)  # what is not observed is no attempt of the stream whose request it is made in
-    try:
-        with current(stream.span) if stream is not None and stream.own_span and stream.span else nullcontext():
-            yield
-    except BaseException as error:
-        if stream is not None:
-            end(stream, before_stream(stream, error))
-            stream.attached.failed = None
-        raise
-    finally:
-        nesting.leave(mark)
+def _refused(stream: StreamObservation, error: BaseException) -> None:
+    stream.attached.failed = None
+    end(stream, before_stream(stream, error))
 
 
 def _asked(url: str) -> tuple[str, str]:
@@ -213,9 +201,7 @@ def _returned(stream: StreamObservation | None, asked: Unstreamed | None, respon
     try:
         if stream is not None:
             stream.attached.failed = None
-            stream.responded(response.headers.get("x-goog-request-id"))
-            if stream.suppressed:
-                stream.runtime.write_early(stream)
+            asking.responded(stream, response.headers.get("x-goog-request-id"))
             response.__dict__["_otelstream"] = Token(stream)
         said = None if asked is None else whole(response.response_stream)
         if asked is not None and said is not None:

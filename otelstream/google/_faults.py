@@ -76,5 +76,4 @@ def known(error: BaseException | None) -> Ending | None:
 def _status(error: Any) -> Ending:
     code = error.code if isinstance(error.code, int) else 0
     kind = error_of({"status": error.status if isinstance(error.status, str) else None, "code": code})
-    mistaken = 400 <= code < 500 and code not in faults.PROVIDER_STATUSES
-    return failed("request_error" if mistaken else "provider_error", kind)
+    return faults.answered(code, kind)

@@ -4,17 +4,16 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from sys import modules
 from types import SimpleNamespace
 from typing import Any
 
-from otelstream._core.process import hooks, nesting, suppression, tap
+from otelstream._core.process import hooks, nesting, tap
+from otelstream._core.process import request as asking
 from otelstream._core.process.closing import decide, end, publish
 from otelstream._core.record.ending import CUT_SHORT, Ending, cancelled, failed, identity
 from otelstream._core.record.stream import StreamObservation, clock
-from otelstream._core.turns.variable import current
 from otelstream._stainless import closes, faults
 from otelstream._stainless.provider import Provider
 from otelstream._stainless.sdk import Handle, Token, request_attributes
@@ -74,11 +73,12 @@ class Patches(hooks.Patches):
             _tools.request(SimpleNamespace(json_data=body))
             if not body.get("stream") or nesting.routed():
                 return None
-            beside = suppression.around(runtime)
-            if beside is None:
-                return None
             model, provider = _asked(body)
-            stream = runtime.begin(
+            attributes = request_attributes(None, body)
+            stream = asking.begin(
+                runtime,
+                Routed(self.sdk, attributes),
+                attributes,
                 operation=operation,
                 provider=provider,
                 model=model,
@@ -86,10 +86,8 @@ class Patches(hooks.Patches):
                 choices=choices(body),
                 output_tools=forced(body.get("tool_choice")),
             )
-            stream.rechunked = True
-            stream.attached = Routed(self.sdk, request_attributes(None, body))
-            stream.suppressed, stream.foreign = beside.suppressed, beside.span is not None
-            runtime.attach_span(stream, stream.attached.call_attributes, beside.span)
+            if stream is not None:
+                stream.rechunked = True
             return stream
         except Exception:
             trouble("starting a stream")
@@ -100,7 +98,7 @@ class Patches(hooks.Patches):
             stream = self._begin(operation, args, kwargs)
             if stream is None:
                 return wrapped(*args, **kwargs)
-            with _making(stream):
+            with asking.making(stream, _refused, router=True):
                 result = wrapped(*args, **kwargs)
             return _returned(stream, result)
 
@@ -119,7 +117,7 @@ class Patches(hooks.Patches):
         stream = self._begin(operation, args, kwargs)
         if stream is None:
             return await wrapped(*args, **kwargs)
-        with _making(stream):
+        with asking.making(stream, _refused, router=True):
             result = await wrapped(*args, **kwargs)
         return _returned(stream, result)
 
@@ -135,21 +133,8 @@ def _asked(body: Mapping[str, Any]) -> tuple[str, str]:
     return model, _NAMES.get(name, name)
 
 
-@contextmanager
-def _making(stream: StreamObservation) -> Iterator[None]:
-    """The call of `stream` is being made: what it calls below is that very stream."""
-    mark = nesting.enter(stream, router=True)
-    try:
-        with current(stream.span) if stream.own_span and stream.span is not None else nullcontext():
-            yield
-    except BaseException as error:
-        try:
-            end(stream, faults.before_stream(stream, _cause(error)))
-        except Exception:
-            trouble("ending a refused request")
-        raise
-    finally:
-        nesting.leave(mark)
+def _refused(stream: StreamObservation, error: BaseException) -> None:
+    end(stream, faults.before_stream(stream, _cause(error)))
 
 
 def _returned(stream: StreamObservation, result: Any) -> Any:
@@ -159,9 +144,7 @@ def _returned(stream: StreamObservation, result: Any) -> Any:
             return result
         if not stream.attempts:  # no SDK below that says so
             stream.attempt()
-        stream.responded(None)
-        if stream.suppressed:
-            stream.runtime.write_early(stream)
+        asking.responded(stream, None)
         result.__dict__["_otelstream"] = reading = Reading(stream)
         below = result.completion_stream
         if hasattr(below, "_iter_events"):  # an SDK's stream, which the application may close in the router's place
