@@ -256,7 +256,7 @@ def _loops() -> Row:
 
 def _verdicts() -> Row:
     return Row(
-        "What is said and taken back?",
+        "Is a word kept?",
         (
             (
                 8,
@@ -267,7 +267,7 @@ def _verdicts() -> Row:
                     [
                         Query(
                             per_minute(REVERSALS, by=(JUDGE, VERDICT, REVERSAL_ACTED_ON)),
-                            f"{_legend(JUDGE)}: {_legend(VERDICT)}, acted on {_legend(REVERSAL_ACTED_ON)}",
+                            f"{_legend(JUDGE)}: {_legend(VERDICT)}, {_legend(REVERSAL_ACTED_ON)}",
                         )
                     ],
                     "cpm",
