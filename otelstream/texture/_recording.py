@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -91,8 +92,9 @@ class Recording:
         if why:
             texture.left_out[why] += 1
             return
+        found = [(key, value) for key, value in values(record) if _is_number(value)]
         texture.answers += 1
-        for key, value in values(record):
+        for key, value in found:
             if BY_KEY[key].is_share:
                 yes, of = texture.shares.get(key, (0, 0))
                 texture.shares[key] = (yes + int(value), of + 1)
@@ -119,7 +121,7 @@ def from_lines(lines: Iterable[str]) -> Recording:
             record = SpanRecord.from_json(line)
             if record.is_stream:
                 recording.add(record)
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
             continue
     return recording
 
@@ -195,7 +197,8 @@ def _buckets(where: str, held: Mapping[str, Any]) -> Buckets:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
+    # Compared, as a great int is no float at all, and NaN is in no range.
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= sys.float_info.max
 
 
 def _is_count(value: Any) -> bool:

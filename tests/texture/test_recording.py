@@ -125,6 +125,32 @@ def test_lines_of_run_between_what_a_program_says(path: Path) -> None:
     assert CANARY not in recording.to_json()
 
 
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -1.0])
+def test_what_is_no_number_is_not_kept(wrong: float, path: Path) -> None:
+    """A recording that was written can be read: a value that no recording may hold is left out, its answer is not."""
+    record = Model().answer(random.Random(1))
+    record = replace(record, attributes={**record.attributes, names.OUTCOME: "completed", names.GAP_MAX: wrong})
+    recording = from_lines([record.to_json()])
+    path.write_text(recording.to_json(), encoding="utf-8")
+
+    (texture,) = load(path).models.values()
+    assert texture.answers == 1
+    assert "gap_max" not in texture.numbers
+    assert texture.numbers["length"]
+
+
+@pytest.mark.parametrize("kind", ["deep", "great"])
+def test_lines_that_no_reader_can_take(kind: str) -> None:
+    """A line that is too deep, or has a number that is none of a float's, is passed over as any that is no record."""
+    record = replace(Model().answer(random.Random(1)), ended=1.0)
+    great = replace(record, attributes={**record.attributes, names.GAP_MAX: 10**400})
+    line = "[" * 100_000 if kind == "deep" else great.to_json()
+
+    recording = from_lines([line, record.to_json()])
+
+    assert sum(texture.answers for texture in recording.models.values()) == 1
+
+
 def test_a_file_holds_numbers_and_names_only() -> None:
     """Every text in it is a key of ours, an outcome, or the name of a model."""
     recording = Model("model-a").recording(40, 5)
@@ -159,6 +185,7 @@ WRONG = [
     ({"models": {"m": {"answers": 1, "measures": {}, "left_out": {"x": "y"}}}}, "models.m.left_out"),
     ({"length": [1, "x"]}, "models.m.measures.length is no list of numbers"),
     ({"length": [1, -1]}, "models.m.measures.length is no list of numbers"),
+    ({"length": [10**400]}, "models.m.measures.length is no list of numbers"),
     ({"length": 7}, "models.m.measures.length is no list of numbers"),
     ({"preamble": {"yes": 3, "of": 2}}, "models.m.measures.preamble does not say yes and of"),
     ({"preamble": [1]}, "models.m.measures.preamble does not say yes and of"),
