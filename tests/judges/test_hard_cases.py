@@ -279,3 +279,15 @@ def test_verdicts_are_plain_words(scene: Any, judge: Any, words: Any) -> None:
     found = [event[s.VERDICT] for event in scene.events(s.EVENT_VERDICT)]
     assert found == ["no", "yes"]
     assert {type(word) for word in found} == {str}
+
+
+@pytest.mark.parametrize("every", [0, 20])
+def test_a_chunk_with_more_places_than_can_wait(every: int) -> None:
+    """Of a chunk with thousands of places the last ones wait, and the rest are counted."""
+    idle = SimpleNamespace(every=every, hear=lambda hearing: None)
+    heard = visible(idle)
+    heard.add(None, "Yes. " * 4000 + "No", time.perf_counter())
+    (hearing,) = heard.hearings
+    places, last = (1000, 20_000) if every else (4000, 19_999)
+    assert (len(hearing.places), hearing.skipped) == (256, places - 256)
+    assert hearing.places[-1][0] == last

@@ -109,15 +109,13 @@ class Hearing:
         self.changes = self.reversals = self.runs = self.skipped = 0
         self.seconds = 0.0  # that the judge took
 
-    def due(self, places: Iterable[int], at: float) -> None:
-        """The text has come to these places."""
+    def due(self, places: Sequence[int], at: float) -> None:
+        """The text has come to these places, one at least."""
         if self.over:
             return
         waiting = self.places
-        before = len(waiting)
-        waiting.extend((place, at) for place in places)
-        if len(waiting) == before:
-            return
+        self.skipped += max(0, len(places) - _PLACES)
+        waiting.extend((place, at) for place in places[-_PLACES:])
         while len(waiting) > _PLACES:
             self.skipped += self._dropped()
         if not self.busy:
