@@ -337,7 +337,7 @@ EVENTS: Final[tuple[Event, ...]] = (
     Event(EVENT_ACTION, "the user acted on what was there so far", (ACTION_VISIBLE_CHARS, ACTION_LEAD)),
     Event(
         EVENT_VERDICT,
-        "a judge of the application's changed its verdict on the visible text, or stopped the stream (`stop`)",
+        "a judge of the application's changed its verdict on the visible text, or asked for its end (`stop`)",
         (JUDGE, VERDICT, VERDICT_VISIBLE_CHARS, VERDICT_SINCE_FIRST_TOKEN),
     ),
     Event(
@@ -781,7 +781,7 @@ ACTION_LEAD_TIME: Final = _h(
 VERDICTS: Final = _c(
     "otelstream.verdicts",
     "{verdict}",
-    "Verdicts that judges gave, changes only; `stop`: streams that they stopped",
+    "Verdicts that judges gave, changes only; `stop`: that a stream be stopped",
     JUDGE,
     VERDICT,
     scope="process",

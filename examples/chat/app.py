@@ -92,7 +92,7 @@ def make_app(client: anthropic.AsyncAnthropic) -> FastAPI:
                             {"role": "user", "content": results},
                         ]
                         if results:
-                            yield line(text="\n\n")
+                            yield line(text="\n\n", anew=True)
                             continue
                 break
             view = otelstream.current_stream()

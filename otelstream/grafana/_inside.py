@@ -290,7 +290,7 @@ def _verdicts() -> Row:
                 8,
                 timeseries(
                     "What do judges say?",
-                    "Verdicts per minute by judge, changes only; stop: the judge ended the stream.",
+                    "Verdicts per minute by judge, changes only; stop: that the stream be stopped.",
                     [Query(per_minute(VERDICTS, by=(JUDGE, VERDICT)), f"{_legend(JUDGE)}: {_legend(VERDICT)}")],
                     "cpm",
                     stack=True,

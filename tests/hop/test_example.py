@@ -102,6 +102,14 @@ def test_stop_in_a_browser(bench: Bench, chat: Any, tmp_path: Path) -> None:
     assert effects == {("committed",): 1, ("compensated",): 1}
 
 
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium")
+def test_the_page_counts_what_it_shows(chat: Any, tmp_path: Path) -> None:
+    """A paragraph may come in a chunk of its own: only the next stream counts from its own start."""
+    with browser(f"http://127.0.0.1:{chat[0]}/", tmp_path / "profile") as page:
+        assert page.run("show('Yes. '), show('\\n\\n'), show('\u26f5'), shown") == 8
+        assert page.run("show('\\n\\n', true), show('No. '), shown") == 4
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium")
 def test_acted_on_what_was_taken_back(bench: Bench, chat: Any, tmp_path: Path) -> None:
