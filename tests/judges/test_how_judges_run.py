@@ -238,6 +238,26 @@ def test_what_a_judge_asks_a_model_is_judged_by_nobody(scene: Any, judge: Any) -
     assert sorted(map(str, turns)) == ["None", "question"]
 
 
+def test_a_turn_that_a_judge_opens(scene: Any, judge: Any) -> None:
+    """What a judge asks in a turn of its own is of that turn, and there a stop is that turn's: not its stream's."""
+    seen: list[Any] = []
+
+    def asks(text: str) -> None:
+        if not seen:
+            with otelstream.turn("check"):
+                scene.text(scene.opened(Script().text("No judge reads this.")))
+                seen.append(otelstream.current_stream().turn_id)
+                otelstream.record_stop()
+            seen.append(otelstream.current_stream().turn_id)
+
+    judge(asks)
+    with otelstream.turn("question"):
+        stream = scene.opened(Script().text("One. Two."))
+        scene.text(stream)
+    assert seen == ["check", "question"]
+    assert otelstream.get_stream(stream).trigger is None
+
+
 def test_a_judge_looks_at_its_stream_and_withdraws_it(scene: Any, judge: Any) -> None:
     """In a judge, `current_stream` and `record_retraction` mean the stream that it reads."""
     seen: list[Any] = []

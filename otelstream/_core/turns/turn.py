@@ -138,9 +138,14 @@ def judged() -> Judged | None:
     return _judged.get()
 
 
+def _reading() -> Judged | None:
+    """The stream that is meant in its judge: not in a turn that the judge has opened itself."""
+    return _judged.get() if _block.get() is None else None
+
+
 def newest() -> StreamObservation | None:
     """The newest stream of this context's turn; for a judge, the one that it reads."""
-    mine = _judged.get()
+    mine = _reading()
     if mine is not None:
         return mine()
     turn = current()
@@ -153,7 +158,7 @@ def _trace_id() -> int:
 
 def current() -> Turn | None:
     """The turn this context is in: its block's, its request's, its trace's, else that of its newest stream."""
-    mine = _judged.get()
+    mine = _reading()
     if mine is not None:
         stream = mine()
         return stream.turn if stream is not None and isinstance(stream.turn, Turn) else None
@@ -199,11 +204,11 @@ def for_stream() -> Turn:
 
 def around() -> Turn | None:
     """The turn that what is begun here belongs to: its block's, its request's, its trace's; None outside of all."""
-    if _judged.get() is not None:
-        return None
     turn = _block.get()
     if turn is not None:
         return turn
+    if _judged.get() is not None:
+        return None
     request = _request.get()
     if request is not None and not request.over:
         return request.turn
