@@ -106,9 +106,7 @@ class StreamView:
 
     judges = _Known[tuple[JudgeReport, ...]](
         "What became of each judge: its last verdict, its reversals, what it cost.",
-        lambda stream: (
-            stream.heard if stream.visible is None else tuple(hearing.heard() for hearing in stream.visible.hearings)
-        ),
+        lambda stream: visible.heard() if (visible := stream.visible) is not None else stream.heard,
     )
 
     reversals = _Known[tuple[Reversal, ...]](

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import threading
 import time
 from contextvars import copy_context
@@ -20,6 +21,7 @@ import otelstream
 from otelstream import _semconv as s
 from otelstream._core.process import judges
 from otelstream._core.record.hearing import Visible
+from otelstream._face.view import StreamView
 from otelstream.testing import Schedule, Script
 
 from .conftest import ASK, text_of
@@ -291,3 +293,67 @@ def test_a_chunk_with_more_places_than_can_wait(every: int) -> None:
     places, last = (1000, 20_000) if every else (4000, 19_999)
     assert (len(hearing.places), hearing.skipped) == (256, places - 256)
     assert hearing.places[-1][0] == last
+
+
+def test_stop_after_a_flood(scene: Any, judge: Any) -> None:
+    """STOP holds, and is told, however often the judge has changed its verdict before."""
+    turns = iter(range(10_000))
+    judge(lambda text: otelstream.STOP if "the end" in text else ("yes", "no")[next(turns) % 2], every=20)
+    pieces = [*["And so on and on. "] * 120, "the end", *["x"] * 400]
+    scene.text(scene.opened(Script().text(pieces), schedule=Schedule(gap=0.002)))
+    assert scene.span().attributes[s.CANCEL_TRIGGER] == "judge"
+    assert ({s.JUDGE: "safe", s.VERDICT: "stop"}, 1) in scene.counted(s.VERDICTS)
+
+
+def test_a_view_that_is_asked_while_its_stream_ends(scene: Any, judge: Any) -> None:
+    """Whoever polls `view.judges` has a report at any time: the text may go while it looks, and is waited for after."""
+
+    class Ends:
+        """A stream that ends between two looks at it."""
+
+        heard = ("the last reports",)
+        looks = 0
+
+        @property
+        def visible(self) -> Any:
+            self.looks += 1
+            return visible(SimpleNamespace(name="safe", every=0)) if self.looks == 1 else None
+
+    for stream in (Ends(), Ends()):
+        assert len(StreamView(stream).judges or ()) == 1  # type: ignore[arg-type]
+
+    seen: list[Any] = []
+
+    def reads(text: str) -> str:
+        seen.append(otelstream.current_stream().judges)
+        return "yes"
+
+    judge(reads)
+    scene.text(scene.opened(Script().text("Yes. No")))
+    assert [[report.name for report in reports] for reports in seen] == [["safe"], ["safe"]]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_leaves_the_tasks_of_its_parent_alone(scene: Any, judge: Any) -> None:
+    """What an async judge had under way at a fork goes on in the parent: nothing of it is run in the child."""
+    ended: list[int] = []
+
+    async def never(text: str) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(os.getpid())
+
+    judge(never)
+
+    async def fork() -> int:
+        await scene.aread(Script().text("Yes. No"))
+        await asyncio.sleep(0.01)
+        child = os.fork()
+        if not child:
+            gc.collect()
+            os._exit(len(ended))
+        return child
+
+    assert os.waitpid(asyncio.run(fork()), 0)[1] == 0
+    assert ended == [os.getpid()]

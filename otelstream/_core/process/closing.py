@@ -86,13 +86,15 @@ def _complete(stream: StreamObservation, ending: Ending, at: float | None) -> No
 
 def _hear(stream: StreamObservation) -> None:
     """Take the last word of the judges that read the text, and let go of it."""
-    visible, stream.visible = stream.visible, None
+    visible = stream.visible
     if visible is None:
         return
+    stream.heard = visible.heard()  # for who looks while the last word is waited for
+    stream.visible = None
     try:
         waits = not outbox.finalising() and not outbox.reentered()  # else somebody's lock may be held here
         stream.changes = visible.close(stream.last, wait=waits)
-        stream.heard = tuple(hearing.heard() for hearing in visible.hearings)
+        stream.heard = visible.heard()
     except Exception:
         trouble("hearing the judges")
 

@@ -85,6 +85,7 @@ class Judge:
         # The hearings that tasks read, or are about to, each with the loop that will; a loop alone keeps no task.
         self._readings: dict[Hearing, asyncio.AbstractEventLoop] = {}
         self._tasks: dict[Hearing, asyncio.Task[None]] = {}
+        self._parents: list[object] = []
         self.restart()
 
     def restart(self) -> None:
@@ -92,8 +93,8 @@ class Judge:
         self._queue: SimpleQueue[Hearing] = SimpleQueue()
         self._resting = [True]  # whoever takes that starts the thread: there is never a second one
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._readings.clear()
-        self._tasks.clear()
+        self._parents.append(self._tasks)  # to let go of a task would run the end of the function here
+        self._readings, self._tasks = {}, {}
 
     def hear(self, hearing: Hearing) -> None:
         """Read what waits, soon, and not here: where the stream is read in an event loop, an async judge is there."""
@@ -227,9 +228,9 @@ class Judge:
         if said is None:
             return
         if said is STOP:
-            if hearing.said(STOP.value, position, at):
-                hearing.visible.stop = True
-                hearing.visible.ask()
+            hearing.said(STOP.value, position, at)
+            hearing.visible.stop = True
+            hearing.visible.ask()
         elif isinstance(said, str) and said in self.verdicts:
             if not hearing.said(self.verdicts[self.verdicts.index(said)], position, at):
                 self._say("flood", "changed its verdict over %d times in one answer: the rest is not told", MAX_CHANGES)

@@ -168,7 +168,7 @@ class Hearing:
         if self.over or (last is not None and last.verdict == verdict):
             return True
         self.changes += 1
-        if self.changes > MAX_CHANGES:
+        if self.changes > MAX_CHANGES and verdict != STOP.value:
             return False
         change = Change(self.judge.name, verdict, position, at, last and last._replace(before=None))
         if verdict == STOP.value:
@@ -244,6 +244,9 @@ class Visible:
                 self._over = begin + end
                 ends.append(self._over)
         return ends
+
+    def heard(self) -> tuple[JudgeReport, ...]:
+        return tuple(hearing.heard() for hearing in self.hearings)
 
     def upto(self, place: int) -> str:
         """The text to that place."""
