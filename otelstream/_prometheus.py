@@ -7,6 +7,7 @@ import base64
 import json
 import urllib.parse
 import urllib.request
+from http.client import HTTPException
 from typing import Any
 
 
@@ -27,6 +28,9 @@ def ask(address: str, query: str, timeout: float = 5) -> list[dict[str, Any]]:
     who = urllib.parse.unquote(parts.netloc.rpartition("@")[0])
     if who:
         asked.add_header("Authorization", "Basic " + base64.b64encode(who.encode()).decode())
-    with urllib.request.urlopen(asked, timeout=timeout) as answer:
-        found: list[dict[str, Any]] = json.load(answer)["data"]["result"]
+    try:
+        with urllib.request.urlopen(asked, timeout=timeout) as answer:
+            found: list[dict[str, Any]] = json.load(answer)["data"]["result"]
+    except (HTTPException, RecursionError) as error:  # another protocol, as at a wrong port
+        raise ValueError(f"{type(error).__name__}: it is no answer of HTTP and JSON") from None
     return found

@@ -90,7 +90,10 @@ def _counts(found: list[dict[str, object]], label: str) -> Iterator[tuple[str, f
         metric, value = each["metric"], each["value"]
         if not isinstance(metric, dict) or not isinstance(value, list):
             raise TypeError("its answer has no metric and value")
-        yield str(metric.get(label, "")), float(value[1])
+        count = float(value[1])
+        if not math.isfinite(count):
+            raise ValueError(f"a count in it is {count}")
+        yield str(metric.get(label, "")), count
 
 
 def _buckets(counts: _Counts) -> Buckets:

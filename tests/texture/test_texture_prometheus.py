@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import socketserver
 import subprocess
 import sys
 import threading
@@ -104,6 +105,40 @@ def test_what_is_made_of_the_answers(store: Store, tmp_path: Path, capsys: Any) 
     assert texture.buckets["first_token"].bounds == (0.5, 1.0, 2.5, float("inf"))
     assert texture.buckets["first_token"].counts == (40, 90, 121, 121)
     assert all('gen_ai_request_model="m"' in query and "[6h]" in query for query in store.asked)
+
+
+BY_OUTCOME = json.dumps({"metric": {s.label_name(s.OUTCOME): "completed"}, "value": [0, "+Inf"]})
+NO_PROMETHEUS = {
+    "another protocol": b"SSH-2.0-OpenSSH_9.6\r\n",
+    "cut off": b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{",
+    "no object": b"HTTP/1.1 200 OK\r\n\r\n[]",
+    "too deep": b"HTTP/1.1 200 OK\r\n\r\n" + b"[" * 100_000,
+    "no series": b'HTTP/1.1 200 OK\r\n\r\n{"data": {"result": [7]}}',
+    "no number": b'HTTP/1.1 200 OK\r\n\r\n{"data": {"result": [%s]}}' % BY_OUTCOME.encode(),
+}
+
+
+@pytest.mark.parametrize("answer", NO_PROMETHEUS)
+def test_what_answers_is_no_prometheus(answer: str, tmp_path: Path, capsys: Any) -> None:
+    """A wrong port, a broken answer, a count that is none: one line that names the address, and what to give."""
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(65536)
+            self.request.sendall(NO_PROMETHEUS[answer])
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        code = main(["texture", "record", "-o", str(tmp_path / "x"), "--prometheus", url, "--model", "m"])
+        server.shutdown()
+        thread.join(10)
+
+    told = capsys.readouterr().err
+    assert code == 2
+    assert f"--prometheus {url} does not answer as a Prometheus does: " in told
+    assert told.count("\n") == 1
 
 
 def test_a_model_that_is_not_there(store: Store, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
