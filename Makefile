@@ -191,9 +191,10 @@ companions: $(VENV)/ready ## beside each other instrumentation of the SDKs, in b
 soak: $(VENV)/ready ## an hour in one process: threads, tasks, signals, collections
 	$(RUN) tests/soak.py
 
-fuzz: $(VENV)/ready ## a million broken streams of either SDK
+fuzz: $(VENV)/ready ## a million broken streams of each SDK
 	$(RUN) tests/fuzz.py --cases 1000000
 	$(RUN) tests/fuzz.py --cases 1000000 --sdk openai
+	$(RUN) tests/fuzz.py --cases 1000000 --sdk google-genai
 
 .venv-mutate/ready: pyproject.toml tests/requirements.txt tests/requirements-mutate.txt tests/constraints.txt
 	$(PYTHON) -m venv .venv-mutate
