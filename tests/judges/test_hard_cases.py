@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import gc
 import os
@@ -158,6 +159,23 @@ def test_one_thread_a_judge(judge: Any, monkeypatch: Any) -> None:
         reader.join()
     judges._declared.clear()
     assert len(started) == 1
+
+
+def test_the_thread_of_a_judge_that_was_replaced_ends(scene: Any, judge: Any) -> None:
+    """Declared again, as in a notebook, a judge leaves no thread; streams open by then are read by the old one."""
+    judge(lambda text: "yes")
+    scene.text(scene.opened(Script().text("Yes. No.")))
+    before = _thread._count()
+    for _ in range(5):
+        judge(lambda text: "yes")
+        scene.text(scene.opened(Script().text("Yes. No.")))
+    wait_for(lambda: _thread._count() <= before)
+    first = scene.opened(Script().text([*["So. "] * 5, "No."]), schedule=Schedule(gap=0.02))
+    next(first)
+    judge(lambda text: "no")
+    scene.text(first)
+    assert [event[s.VERDICT] for event in scene.events(s.EVENT_VERDICT)] == ["yes"]
+    wait_for(lambda: _thread._count() <= before - 1)
 
 
 @pytest.mark.parametrize("ends", ["closed", "completed"])

@@ -86,11 +86,12 @@ class Judge:
         self._readings: dict[Hearing, asyncio.AbstractEventLoop] = {}
         self._tasks: dict[Hearing, asyncio.Task[None]] = {}
         self._parents: list[object] = []
+        self._over = False  # another is in its place
         self.restart()
 
     def restart(self) -> None:
         """Start anew, in a forked child."""
-        self._queue: SimpleQueue[Hearing] = SimpleQueue()
+        self._queue: SimpleQueue[Hearing | None] = SimpleQueue()
         self._resting = [True]  # whoever takes that starts the thread: there is never a second one
         self._loop: asyncio.AbstractEventLoop | None = None
         self._parents.append(self._tasks)  # to let go of a task would run the end of the function here
@@ -120,6 +121,7 @@ class Judge:
             hearing.left_out()
             self._say("waiting", "has %d streams to read: others are left out until it has read some", MAX_WAITING)
             return
+        self._queue.put(hearing)  # first: a thread that goes to rest looks once more after it said so
         try:
             if self._resting and self._resting.pop():
                 _thread.start_new_thread(self._work, ())
@@ -129,8 +131,11 @@ class Judge:
             self._resting.append(True)
             hearing.left_out()
             self._say("thread", "got no thread to run in: texts are left out until there is one")
-            return
-        self._queue.put(hearing)
+
+    def rest(self) -> None:
+        """No new stream is judged: let the thread end when it has read what waits."""
+        self._over = True
+        self._queue.put(None)
 
     def settle(self, hearing: Hearing, until: float) -> None:
         """Wait for that, to `until` on the clock at most, if that is worth it."""
@@ -158,13 +163,25 @@ class Judge:
     def _work(self) -> None:
         while True:
             hearing = self._queue.get()
-            while True:
+            while hearing is not None:
                 place = hearing.take()
                 if place is not None:
                     hearing.visible.context.copy().run(self._read, hearing, *place)
                 elif hearing.idle():
                     break
             del hearing
+            if self._over and self._queue.empty() and self._rested():
+                return
+
+    def _rested(self) -> bool:
+        self._resting.append(True)
+        if not self._queue.empty():
+            try:
+                self._resting.pop()
+            except IndexError:  # another thread reads on
+                return True
+            return False
+        return True
 
     def _read(self, hearing: Hearing, position: int, at: float) -> None:
         begun = clock()
@@ -275,12 +292,17 @@ def _seen(task: asyncio.Task[None]) -> None:
 
 def declare(judge: Judge) -> None:
     """Let it judge the streams that begin from now on; it takes the place of one of that name."""
+    before = _declared.get(judge.name)
     _declared[judge.name] = judge
+    if before is not None:
+        before.rest()
 
 
 def forget(name: str) -> None:
     """Have it judge no more."""
-    _declared.pop(name, None)
+    before = _declared.pop(name, None)
+    if before is not None:
+        before.rest()
 
 
 def patience() -> float:
