@@ -148,6 +148,8 @@ def run(folder: Path, minutes: float) -> None:
         while time.time() < begin + seconds:
             processes.tick()
             time.sleep(0.5)
+            if time.time() > begin + 8 * SCRAPE and not any(folder.glob("truth/*/*.gz")):
+                raise SystemExit("no process was scraped in two minutes: see prometheus.log")
         (folder / "run.json").write_text(json.dumps({"begin": begin, "end": int(time.time())}), encoding="utf-8")
 
 
@@ -157,9 +159,10 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--minutes", type=float, default=75)
     options = parser.parse_args()
+    folder = options.folder.resolve()  # Prometheus looks for a relative one beside its configuration
     if options.what == "run":
-        run(options.folder, options.minutes)
-    rows = tell(options.folder)
+        run(folder, options.minutes)
+    rows = tell(folder)
     print(table(rows))
     return 0
 
