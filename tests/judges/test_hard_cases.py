@@ -375,3 +375,12 @@ def test_a_forked_child_leaves_the_tasks_of_its_parent_alone(scene: Any, judge: 
 
     assert os.waitpid(asyncio.run(fork()), 0)[1] == 0
     assert ended == [os.getpid()]
+
+
+@pytest.mark.parametrize(("gap", "room"), [(0.0001, 32), (0.005, 10), (0.02, 2), (0.2, 1)])
+def test_chunks_are_handed_on_together(gap: float, room: int) -> None:
+    """Of a judged stream so many chunks are summed at once as come in 50 ms, one at least and 32 at most."""
+    visible = Visible([], None, lambda: None, lambda _: None, float)  # type: ignore[arg-type]
+    for number in range(1, 9):
+        visible.add((0, 0), "word ", number * gap)
+    assert visible.room == room

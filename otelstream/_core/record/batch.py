@@ -23,6 +23,8 @@ def countdown(stream: StreamObservation) -> int:
     if stream.first_token_at is None and (stream.first_chunk_at is None or stream.block.visible):
         return 1
     room = stream.cadence.room
+    if stream.visible is not None and stream.visible.room < room:
+        room = stream.visible.room
     return BATCH if room > BATCH else room  # noqa: FURB136  # cheaper than min()
 
 
@@ -122,17 +124,17 @@ def add(stream: StreamObservation, block: Block, gaps: list[float], chunks: int,
         block.add_input(text, gaps)
     stream.add_chunks(kind, gaps, longest, chunks, len(text), at)
     stop = stream.runtime.settings.repetition and stream.repeats(block, text, at)
-    return stop if stream.visible is None else _shown(stream, block, text, at) or stop
+    return stop if stream.visible is None else _shown(stream, block, text, chunks, at) or stop
 
 
-def _shown(stream: StreamObservation, block: Block, text: str, at: float) -> bool:
+def _shown(stream: StreamObservation, block: Block, text: str, chunks: int, at: float) -> bool:
     """Give judges what is visible of a batch; True when one of them asked for the stream's end."""
     visible = stream.visible
     if visible is None:
         return False
     if block.kind == "text":
         try:
-            visible.add(block.key, text, at)
+            visible.add(block.key, text, at, chunks)
         except Exception:
             stream.visible = None
             trouble("giving the text to the judges")
@@ -183,7 +185,7 @@ def add_whole(stream: StreamObservation, block: Block, chars: int, text: str, at
     stream.add_chunks(kind, gaps, stream.carry, 1, chars, at)
     stream.carry = 0.0
     if text and stream.visible is not None:
-        _shown(stream, block, text, at)
+        _shown(stream, block, text, 1, at)
 
 
 def source_of(stream: StreamObservation, at: float, gap: float) -> s.StallSource:

@@ -31,7 +31,8 @@ STOP: Final[Literal[Stop.STOP]] = Stop.STOP
 MAX_CHANGES = 64  # of one judge's verdict in one stream that are told
 _PLACES = 256  # that wait to be read, of one judge and stream; the oldest go
 _LAG = 1.0  # seconds after which a place is not read any more, if there is a later one
-PACE = 0.0016  # seconds between two chunks that are handed on at once: of 32, the most there are, then 0.05
+PACE = 0.05  # seconds of a stream whose chunks are handed on together, 32 of them at most
+_BATCH = 32
 _MARK = re.compile(r"[.!?…。！？\n][\"'”’»」』)\]]{0,6}")  # noqa: RUF001
 _ENDS_AT_ONCE = "。！？"  # noqa: RUF001  # in scripts without blanks; any other needs one after it
 
@@ -184,8 +185,8 @@ class Visible:
     """The visible text of one answer so far, of its first choice, and who reads it."""
 
     __slots__ = (
-        "_carry", "_changes", "_choice", "_closed", "_late", "_over", "_parts", "_patience", "_sentences", "ask",
-        "chars", "context", "hearings", "stop",
+        "_carry", "_changes", "_choice", "_closed", "_late", "_over", "_parts", "_patience", "_sentences", "_taken_at",
+        "ask", "chars", "context", "hearings", "room", "stop",
     )  # fmt: skip
 
     def __init__(
@@ -208,16 +209,20 @@ class Visible:
         self._choice: object = None
         self._changes: deque[Change] = deque()
         self._closed = False
+        self._taken_at = 0.0
         self.chars = 0
+        self.room = 1  # chunks that may wait to be handed on, by the pace of the last ones
         self.stop = False  # a judge has asked for the end
 
-    def add(self, key: Key | None, text: str, at: float) -> None:
+    def add(self, key: Key | None, text: str, at: float, chunks: int = 1) -> None:
         """Take in the visible text of some chunks, whose last arrived at `at`."""
         if key is not None:
             if self._choice is None:
                 self._choice = key[0]
             elif key[0] != self._choice:
                 return
+        took, self._taken_at = at - self._taken_at, at
+        self.room = _BATCH if took * _BATCH <= PACE * chunks else max(1, int(PACE * chunks / took))
         before = self.chars
         self._parts.append(text)
         self.chars = chars = before + len(text)
